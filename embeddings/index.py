@@ -1,0 +1,43 @@
+"""RoutingIndex: which centroid is nearest to a query vector, and how clearly. An exact FAISS index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from mop.embeddings.encoders import Vectors
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Nearest centroids of a batch of queries; three arrays of one length.
+
+    ``distance`` is the squared Euclidean distance to the nearest centroid, ``margin`` how much farther the second
+    nearest is (infinite when there is one centroid only).
+    """
+
+    expert: NDArray[np.intp]
+    distance: Vectors
+    margin: Vectors
+
+
+class RoutingIndex:
+    """Exact nearest-centroid search."""
+
+    def __init__(self, centroids: Vectors) -> None:
+        self._index = faiss.IndexFlatL2(centroids.shape[1])
+        self._index.add(np.ascontiguousarray(centroids, dtype=np.float32))
+        self._neighbours = min(2, len(centroids))
+
+    def nearest(self, vectors: Vectors) -> Nearest:
+        """Return the nearest centroid of each row of ``vectors``."""
+        distances, experts = self._index.search(np.ascontiguousarray(vectors, np.float32), self._neighbours)
+        distances = np.maximum(distances, 0)
+        if self._neighbours == 1:
+            margin = np.full(len(vectors), np.inf, dtype=np.float32)
+        else:
+            margin = distances[:, 1] - distances[:, 0]
+        return Nearest(experts[:, 0].astype(np.intp), distances[:, 0], margin)

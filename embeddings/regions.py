@@ -1,0 +1,76 @@
+"""Regions: K-means cells of the input space. Knows nothing of prompts; inputs are unit vectors.
+
+The paper (arXiv 2407.00256, section 4.1) clusters demos in embedding space and takes the number of clusters from
+scaled inertia. That rule returns its maximum on pure noise when examples are few, so here the caller tries several
+numbers and keeps the one with the best held-out score; this module only guarantees that every region is big enough
+to show demos and to be judged.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mop.embeddings.encoders import Vectors
+from mop.seeds import stream
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Centroids of regions: float32, shape (regions, dimension)."""
+
+    centroids: Vectors
+
+    def __len__(self) -> int:
+        return len(self.centroids)
+
+    def distances(self, vectors: Vectors) -> Vectors:
+        """Return squared Euclidean distances, shape (len(vectors), regions)."""
+        cross = vectors @ self.centroids.T
+        squares = (vectors**2).sum(1)[:, None] + (self.centroids**2).sum(1)[None, :]
+        return np.maximum(squares - 2 * cross, 0)
+
+    def assign(self, vectors: Vectors) -> NDArray[np.intp]:
+        """Return the nearest region of each vector; ties go to the lowest index."""
+        return np.asarray(self.distances(vectors).argmin(axis=1))
+
+
+def find_regions(
+    vectors: Vectors,
+    count: int,
+    *,
+    seed: int,
+    held_out: Vectors | None = None,
+    min_demos: int = 3,
+    min_held_out: int = 2,
+    restarts: int = 8,
+) -> Regions:
+    """Cluster ``vectors`` into at most ``count`` regions.
+
+    A region with fewer than ``min_demos`` vectors, or fewer than ``min_held_out`` rows of ``held_out``, is dissolved
+    into its neighbours, smallest first, so the result can have fewer regions than asked for, and at least one.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    count = max(1, min(count, len(vectors)))
+    random_state = int(stream(seed, "regions", count).integers(2**31))
+    with warnings.catch_warnings():
+        # Fewer distinct vectors than clusters: the surplus cells are empty and dissolved below.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(count, n_init=restarts, random_state=random_state).fit(vectors.astype(np.float64))
+    regions = Regions(np.asarray(fitted.cluster_centers_, dtype=np.float32))
+    while len(regions) > 1:
+        demos = np.bincount(regions.assign(vectors), minlength=len(regions))
+        shortfall = np.maximum(min_demos - demos, 0)
+        if held_out is not None:
+            judged = np.bincount(regions.assign(held_out), minlength=len(regions))
+            shortfall = shortfall + np.maximum(min_held_out - judged, 0)
+        if not shortfall.any():
+            break
+        worst = int(np.lexsort((np.arange(len(regions)), demos, -shortfall))[0])
+        regions = Regions(np.delete(regions.centroids, worst, axis=0))
+    return regions

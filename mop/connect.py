@@ -1,0 +1,78 @@
+"""Connect a model name to a client: a local model starts its server, anything else is an endpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mop.errors import SettingsError
+from mop.lm.budget import Budget
+from mop.lm.client import ModelClient
+from mop.lm.ledger import Ledger
+
+#: Calls in flight to a remote endpoint unless told otherwise.
+DEFAULT_CONCURRENCY = 8
+
+
+def is_local(model: str) -> bool:
+    """Whether ``model`` runs in this process: a model of the registry, or a GGUF file."""
+    return model.startswith("local/") or model.endswith(".gguf")
+
+
+def default_ledger_path() -> Path:
+    """Return where the ledger is kept: ``MOP_LEDGER``, or a file in the user's data folder."""
+    from platformdirs import user_data_path
+
+    given = os.environ.get("MOP_LEDGER")
+    return Path(given) if given else user_data_path("mop", appauthor=False) / "ledger.sqlite"
+
+
+def open_ledger(ledger: Ledger | str | os.PathLike[str] | None) -> Ledger:
+    """Return an open ledger: the one given, one at a path, or the user's own. Raises LedgerError if it can't be used."""
+    if isinstance(ledger, Ledger):
+        return ledger
+    return Ledger(default_ledger_path() if ledger is None else os.fspath(ledger))
+
+
+def connect(
+    model: str,
+    *,
+    ledger: Ledger,
+    budget: Budget | None = None,
+    base_url: str | None = None,
+    concurrency: int | None = None,
+) -> ModelClient:
+    """Return a client of ``model``; a local model's server is started if it isn't running yet.
+
+    A local model gets one call at a time: its slots do not share prefixes, so a second call in flight would only
+    wait. Raises SettingsError, WeightsError or ModelError if the model isn't there.
+    """
+    if not model.strip():
+        raise SettingsError("The model's name is empty; give one, such as local/qwen2.5-coder-1.5b-instruct.")
+    if is_local(model) and base_url is None:
+        from mop.lm.local import shared_server
+
+        server = shared_server(model)
+        return ModelClient(
+            model, ledger=ledger, base_url=server.base_url, api_key="local", budget=budget, concurrency=1
+        )
+    return ModelClient(
+        model, ledger=ledger, base_url=base_url, budget=budget, concurrency=concurrency or DEFAULT_CONCURRENCY
+    )
+
+
+@asynccontextmanager
+async def connected(client: ModelClient | None, model: str) -> AsyncIterator[ModelClient]:
+    """Yield ``client``, or a new client of ``model`` on the user's ledger that is closed at the end."""
+    if client is not None:
+        yield client
+        return
+    ledger = open_ledger(None)
+    own = connect(model, ledger=ledger)
+    try:
+        yield own
+    finally:
+        await own.aclose()
+        ledger.close()

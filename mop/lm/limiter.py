@@ -1,0 +1,127 @@
+"""Limiter: how many calls may be in flight, found out by trying. Knows nothing of what the calls are.
+
+Additive increase, multiplicative decrease, with the slow start of TCP: the limit doubles for each full window
+of successes until the endpoint first says "too many", and grows by one per window from then on. A refusal
+halves it, once per round trip: calls that were already in flight when the limit was cut don't cut it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+
+#: Calls in flight at the start, if the maximum allows it.
+START = 8
+#: Longest pause in seconds that an endpoint's Retry-After can impose on the other calls.
+LONGEST_PAUSE = 60.0
+
+
+class Slot:
+    """The right to have one call in flight; use it as an async context manager.
+
+    Report `succeeded` or `throttled` before leaving it; a call that failed in another way says nothing about
+    load.
+    """
+
+    __slots__ = ("_epoch", "_first", "_limiter")
+
+    def __init__(self, limiter: AdaptiveLimiter, first: bool) -> None:
+        self._limiter = limiter
+        self._first = first
+        self._epoch = 0
+
+    def succeeded(self) -> None:
+        """Report that the endpoint answered."""
+        self._limiter._grow()
+
+    def throttled(self, retry_after: float | None = None) -> None:
+        """Report that the endpoint refused the call; no call starts for ``retry_after`` seconds."""
+        self._limiter._cut(self._epoch, retry_after)
+
+    async def __aenter__(self) -> Slot:
+        await self._limiter._acquire(self._first)
+        self._epoch = self._limiter._epoch
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._limiter._release()
+
+
+class AdaptiveLimiter:
+    """Lets at most ``limit`` calls be in flight, ``1 <= limit <= maximum``, first come first served.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self.maximum = max(1, maximum)
+        self.limit = min(START, self.maximum)
+        self.in_flight = 0
+        self._epoch = 0
+        self._successes = 0
+        self._slow_start = True
+        self._resume_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._queue: deque[asyncio.Future[None]] = deque()
+
+    def slot(self, *, first: bool = False) -> Slot:
+        """Return a slot to enter; ``first`` (for a repeated call) goes before everyone who waits."""
+        return Slot(self, first)
+
+    async def _acquire(self, first: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if self._free(loop) and (first or not self._queue):
+            self.in_flight += 1
+            return
+        turn: asyncio.Future[None] = loop.create_future()
+        if first:
+            self._queue.appendleft(turn)
+        else:
+            self._queue.append(turn)
+        self._wake(loop)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # The slot was handed over in the same turn of the loop: pass it on.
+                self._release()
+            raise
+
+    def _free(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return self.in_flight < self.limit and loop.time() >= self._resume_at
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._queue and self._free(loop):
+            turn = self._queue.popleft()
+            if not turn.done():
+                self.in_flight += 1
+                turn.set_result(None)
+        if self._queue and self._timer is None and loop.time() < self._resume_at:
+            self._timer = loop.call_at(self._resume_at, self._resume, loop)
+
+    def _resume(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._wake(loop)
+
+    def _release(self) -> None:
+        self.in_flight -= 1
+        self._wake(asyncio.get_running_loop())
+
+    def _grow(self) -> None:
+        self._successes += 1
+        if self._successes >= self.limit:
+            self._successes = 0
+            self.limit = min(self.maximum, self.limit * 2 if self._slow_start else self.limit + 1)
+
+    def _cut(self, epoch: int, retry_after: float | None) -> None:
+        if retry_after is not None and retry_after > 0:
+            pause = min(retry_after, LONGEST_PAUSE)
+            self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + pause)
+        if epoch == self._epoch:
+            self._epoch += 1
+            self._slow_start = False
+            self._successes = 0
+            self.limit = max(1, self.limit // 2)

@@ -1,0 +1,65 @@
+"""Meter: counts each call of a run once against its budget, and what was really sent. Knows nothing of
+endpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mop.lm.budget import Budget, Reservation
+from mop.lm.request import Reply, Request, Usage
+from mop.lm.wire import most_prompt_tokens
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What a client did: calls that it sent, calls that the ledger answered, and the tokens of each."""
+
+    sent: int = 0
+    sent_usage: Usage = field(default_factory=Usage)
+    from_ledger: int = 0
+    from_ledger_usage: Usage = field(default_factory=Usage)
+
+
+class Meter:
+    """Reserves and settles calls by key: a key that was counted once is free from then on."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.traffic = Traffic()
+        self._budget = budget
+        self._counted: set[str] = set()
+
+    async def reserve(self, request: Request) -> Reservation | None:
+        """Keep room for a request, or return ``None`` if its key has been counted already.
+
+        Raises:
+            BudgetExceeded: It would pass a cap.
+            UnknownPrice: Money is capped and the model has no price.
+        """
+        if request.key in self._counted:
+            return None
+        self._counted.add(request.key)
+        try:
+            return await self._budget.reserve_in_turn(
+                request.model, most_prompt_tokens(request), request.max_tokens, request.role
+            )
+        except BaseException:
+            self._counted.discard(request.key)
+            raise
+
+    def settle(self, reservation: Reservation | None, reply: Reply) -> None:
+        """Count a reply: against the budget if there is a reservation for it, and as traffic in any case."""
+        if reservation is not None:
+            self._budget.settle(reservation, reply.usage)
+        if reply.from_ledger:
+            self.traffic.from_ledger += 1
+            self.traffic.from_ledger_usage += reply.usage
+        else:
+            self.traffic.sent += 1
+            self.traffic.sent_usage += reply.usage
+
+    def give_back(self, reservation: Reservation | None, request: Request) -> None:
+        """Uncount a request that got no reply."""
+        if reservation is not None:
+            self._budget.cancel(reservation)
+            self._counted.discard(request.key)

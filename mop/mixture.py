@@ -1,0 +1,251 @@
+"""Mixture: expert prompts and the router that picks one for each query. Knows nothing of how they were learned.
+
+Routing needs the encoder and the centroids; answering needs a model as well. Neither needs the search.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from mop.decoding import Decoding
+from mop.errors import DataError, EncoderMismatch
+from mop.prompts import Prompt
+
+if TYPE_CHECKING:
+    from mop.embeddings.encoders import Encoder, Vectors
+    from mop.embeddings.index import RoutingIndex
+    from mop.lm.client import ModelClient
+    from mop.lm.request import Usage
+
+#: Encoded when a mixture is learned and again before it first routes: another encoder, or other weights under the
+#: same name, give other vectors.
+PROBES = (
+    "How do I reset my password?",
+    "The quick brown fox jumps over the lazy dog.",
+    "12 + 30 = 42",
+    "Ich hätte gern ein Glas Wasser.",
+    "def area(radius): return 3.14159 * radius ** 2",
+    "refund",
+)
+#: Lowest cosine between a stored probe vector and today's. Different hardware and batch sizes stay above 0.9999;
+#: the nearest relatives of MiniLM are below 0.9.
+PROBE_COSINE = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a query goes.
+
+    ``expert`` is the region's number, ``distance`` the squared Euclidean distance to its centroid, ``margin`` how
+    much farther the second nearest centroid is. ``fallback`` says that the generalist's prompt answers.
+    """
+
+    expert: int
+    distance: float
+    margin: float
+    fallback: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer, the expert that was asked, and the tokens it took."""
+
+    text: str
+    expert: int
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Expert:
+    """The prompt of one region and what validation showed about it.
+
+    ``size`` and ``validation`` count training and validation examples in the region; ``words`` mark it. ``score``
+    and ``generalist_score`` are means over its validation examples; ``gain`` is their difference, shrunk toward the
+    gain of the whole mixture, with its 95 % interval. ``fallback``: the region showed no gain, the generalist answers.
+    """
+
+    prompt: Prompt
+    size: int
+    validation: int
+    words: tuple[str, ...] = ()
+    proposer: str = "given"
+    score: float | None = None
+    generalist_score: float | None = None
+    gain: float = 0.0
+    gain_low: float = 0.0
+    gain_high: float = 0.0
+    fallback: bool = False
+
+
+@dataclass(frozen=True)
+class EncoderRecord:
+    """The encoder that a mixture was learned with: how to get it, what it is, and its vectors of `PROBES`."""
+
+    name: str
+    identity: str
+    probes: Vectors
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Experts, their centroids, and the generalist that answers wherever no expert is better.
+
+    ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
+    ``projection`` (see `mop.embeddings.projection`) where one was learned. ``report`` holds what the search saw (numbers only);
+    ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
+    """
+
+    experts: tuple[Expert, ...]
+    generalist: Prompt
+    centroids: Vectors
+    encoder_record: EncoderRecord
+    model: str
+    decoding: Decoding
+    metric: str
+    projection: Vectors | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.experts)
+
+    # -- routing ---------------------------------------------------------------------------------------------------
+
+    def use_encoder(self, encoder: Encoder) -> Mixture:
+        """Route with ``encoder`` from now on; it must be the one that the mixture was learned with.
+
+        Raises EncoderMismatch if its vectors of the probe texts differ.
+        """
+        check_encoder(self.encoder_record, encoder)
+        return self.with_known_encoder(encoder)
+
+    def with_known_encoder(self, encoder: Encoder) -> Mixture:
+        """Route with the encoder that has just made this mixture's vectors, without checking it again."""
+        self.__dict__["encoder"] = encoder
+        return self
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded and checked when first needed."""
+        from mop.encoding import resolve_encoder
+
+        encoder = resolve_encoder(self.encoder_record.name)
+        check_encoder(self.encoder_record, encoder)
+        return encoder
+
+    @cached_property
+    def _index(self) -> RoutingIndex:
+        from mop.embeddings.index import RoutingIndex
+
+        return RoutingIndex(self.centroids)
+
+    @overload
+    def route(self, query: str) -> Route: ...
+    @overload
+    def route(self, query: Sequence[str]) -> list[Route]: ...
+    def route(self, query: str | Sequence[str]) -> Route | list[Route]:
+        """Return the route of one query, or of each query of a list."""
+        queries = checked_queries([query] if isinstance(query, str) else query)
+        if not queries:
+            return []
+        routes = self.route_vectors(self.encoder.encode(queries))
+        return routes[0] if isinstance(query, str) else routes
+
+    def route_vectors(self, vectors: Vectors) -> list[Route]:
+        """Return the route of each row of ``vectors`` (queries that are encoded already)."""
+        from mop.embeddings.projection import project
+
+        nearest = self._index.nearest(project(vectors, self.projection))
+        return [
+            Route(int(expert), float(distance), float(margin), self.experts[int(expert)].fallback)
+            for expert, distance, margin in zip(nearest.expert, nearest.distance, nearest.margin, strict=True)
+        ]
+
+    def prompt_of(self, route: Route) -> Prompt:
+        """Return the prompt that answers a query with this route."""
+        return self.generalist if route.fallback else self.experts[route.expert].prompt
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    async def apredict(self, queries: Sequence[str], client: ModelClient | None = None) -> list[Answer]:
+        """Route and answer each query; the async form of `predict`."""
+        checked = checked_queries(queries)
+        if not checked:
+            return []
+        # Encoding is work for a processor, and an endpoint's encoder waits for its own loop.
+        return await self.answer_routed(checked, await asyncio.to_thread(self.route, checked), client)
+
+    async def answer_routed(
+        self, queries: Sequence[str], routes: Sequence[Route], client: ModelClient | None = None
+    ) -> list[Answer]:
+        """Answer queries whose routes are known, expert by expert, so that prefix caches serve each prompt."""
+        from mop.connect import connected
+
+        order = sorted(range(len(queries)), key=lambda i: (routes[i].fallback, routes[i].expert, i))
+        requests = [
+            self.decoding.request(self.model, self.prompt_of(routes[i]), queries[i]) for i in order
+        ]
+        async with connected(client, self.model) as live:
+            if live.model != self.model:
+                requests = [
+                    self.decoding.request(live.model, self.prompt_of(routes[i]), queries[i]) for i in order
+                ]
+            replies = await live.complete_many(requests)
+        answers: dict[int, Answer] = {
+            i: Answer(reply.text.strip(), routes[i].expert, reply.usage)
+            for i, reply in zip(order, replies, strict=True)
+        }
+        return [answers[i] for i in range(len(queries))]
+
+    def predict(self, queries: Sequence[str], client: ModelClient | None = None) -> list[Answer]:
+        """Route and answer each query with the model that the mixture was learned for, or with ``client``.
+
+        One model call for each query. Raises DataError for an empty query, ModelError if the model can't answer.
+        """
+        from mop.sync import run
+
+        return run(self.apredict(queries, client))
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mixture to one file (see `mop.artifact`); an old file of that name is replaced at once."""
+        from mop.artifact import save
+
+        save(self, path)
+
+    @property
+    def kept(self) -> int:
+        """Number of experts that answer themselves, without the generalist."""
+        return sum(not expert.fallback for expert in self.experts)
+
+
+def checked_queries(queries: Sequence[str]) -> list[str]:
+    """Return the queries as a list; raise DataError for anything that isn't a text with content."""
+    if isinstance(queries, str):
+        raise DataError("Expected a list of queries, got one string. Put it in a list: predict([query]).")
+    for position, query in enumerate(queries):
+        if not isinstance(query, str) or not query.strip():
+            raise DataError(f"Query {position + 1} is {query!r}; a query is a text that isn't empty.")
+    return list(queries)
+
+
+def check_encoder(record: EncoderRecord, encoder: Encoder) -> None:
+    """Raise EncoderMismatch unless ``encoder`` gives the vectors of the probe texts that ``record`` holds."""
+    vectors = encoder.encode(PROBES)
+    same_shape = vectors.shape == record.probes.shape
+    closest = float((vectors * record.probes).sum(axis=1).min()) if same_shape else float("nan")
+    if not same_shape or not np.isfinite(closest) or closest < PROBE_COSINE:
+        found = f"cosine {closest:.4f} to its probe vectors" if same_shape else f"dimension {vectors.shape[1]}"
+        raise EncoderMismatch(
+            f"This mixture was learned with the encoder {record.identity} (dimension {record.probes.shape[1]}); "
+            f"the encoder at hand is {encoder.identity} ({found}), and its vectors mean something else. "
+            f"Use {record.name!r}, or learn the mixture again with this encoder."
+        )

@@ -1,0 +1,247 @@
+"""optimize: from labelled examples to a Mixture. Puts the parts together; knows each only by its front."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from mop.connect import connect, open_ledger
+from mop.data import coerce_examples, split_examples
+from mop.encoding import resolve_encoder
+from mop.examples import Splits
+from mop.lm.budget import Budget, Spend
+from mop.lm.client import Traffic
+from mop.lm.weights import DEFAULT_CHAT
+from mop.metrics import get_metric, metric_name
+from mop.mixture import PROBES, EncoderRecord, Mixture
+from mop.settings import Settings, make_settings
+from mop.sync import run
+
+if TYPE_CHECKING:
+    from mop.embeddings.encoders import Encoder
+    from mop.lm.ledger import Ledger
+    from mop.search.learning import Listener
+    from mop.search.plan import Plan
+
+#: Part of the examples that is kept for validation when no split is given.
+VALIDATION_SHARE = 0.25
+
+
+@dataclass
+class Run:
+    """What a finished search used: its spend against the budget, and what was really sent."""
+
+    spend: Spend = field(default_factory=Spend)
+    sent: int = 0
+    from_ledger: int = 0
+    seconds: float = 0.0
+
+
+def optimize(
+    train: Any,
+    model: str = DEFAULT_CHAT,
+    budget: int | str = 600,
+    *,
+    validation: Any = None,
+    ledger: Ledger | str | os.PathLike[str] | None = None,
+    listener: Listener | None = None,
+    **options: Any,
+) -> Mixture:
+    """Learn a mixture of prompts from labelled examples.
+
+    ``train`` is a list of Example, of dictionaries with "input" and "output", or of pairs; a data frame with these
+    columns; or the path of a JSONL, CSV or Parquet file. Without ``validation``, a quarter is set apart for it.
+    ``budget`` caps the search: a number of model calls, or a text such as ``"200k tokens"`` or ``"2 USD"``.
+    ``options`` are the fields of `Settings`. The ledger defaults to the user's own; calls that it holds are not sent
+    again.
+
+    Raises DataError for unusable examples, SettingsError for unusable options, BudgetExceeded, ModelError.
+    """
+    settings = make_settings({"model": model, "budget": budget, **options})
+    splits = prepare(train, validation, seed=settings.seed)
+    return run(aoptimize(splits, settings, ledger=ledger, listener=listener))
+
+
+def prepare(train: Any, validation: Any = None, *, seed: int = 0) -> Splits:
+    """Return training and validation examples; without ``validation``, split ``train`` as its rows say, or 3 to 1."""
+    examples = coerce_examples(train)
+    if validation is None:
+        return split_examples(examples, seed=seed, validation=VALIDATION_SHARE)
+    return Splits(tuple(examples), tuple(coerce_examples(validation)))
+
+
+async def aoptimize(
+    splits: Splits,
+    settings: Settings,
+    *,
+    ledger: Ledger | str | os.PathLike[str] | None = None,
+    listener: Listener | None = None,
+    used: Run | None = None,
+    budget: Budget | None = None,
+) -> Mixture:
+    """Learn a mixture; the async form of `optimize`.
+
+    ``used`` is filled in with what the run used; ``budget``, made by `make_budget`, can be watched meanwhile.
+    """
+    import asyncio
+
+    from mop.embeddings.encoders import CachedEncoder
+    from mop.search.learning import Session, Silence
+    from mop.search.mixture_search import learn
+    from mop.search.problem import Problem
+    from mop.search.trials import Trials
+
+    started = time.perf_counter()
+    used = used if used is not None else Run()
+    book = open_ledger(ledger)
+    listener = listener or Silence()
+    budget = budget or make_budget(settings)
+    metric = get_metric(settings.metric)
+    listener.stage("encoding examples")
+    bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder)
+    encoder = CachedEncoder(bare_encoder, book)
+    train_vectors, validation_vectors = await asyncio.to_thread(_encode, encoder, splits)
+    record = EncoderRecord(settings.encoder, encoder.identity, await asyncio.to_thread(encoder.encode, PROBES))
+    problem = Problem(
+        train=splits.train,
+        validation=splits.validation,
+        train_vectors=train_vectors,
+        validation_vectors=validation_vectors,
+        metric=metric,
+        seed=settings.seed,
+        description=settings.instruction,
+    )
+    plan = make_plan(settings, splits)
+    listener.stage("starting the model")
+    client = await asyncio.to_thread(
+        connect,
+        settings.model,
+        ledger=book,
+        budget=budget,
+        base_url=settings.base_url,
+        concurrency=settings.concurrency,
+    )
+    proposer = client
+    if settings.proposer is not None and settings.proposer != settings.model:
+        proposer = await asyncio.to_thread(
+            connect,
+            settings.proposer,
+            ledger=book,
+            budget=budget,
+            base_url=settings.proposer_url or settings.base_url,
+            concurrency=settings.concurrency,
+        )
+    decoding = problem.decoding
+    trials = Trials(client, decoding, metric)
+    session = Session(
+        problem=problem,
+        plan=plan,
+        trials=trials,
+        proposer=proposer,
+        max_demos=settings.max_demos,
+        token_budget=settings.prompt_tokens,
+        confidence=settings.confidence,
+        refit=settings.refit,
+        listener=listener,
+    )
+    try:
+        learned = await learn(session)
+    finally:
+        traffic = [one.traffic for one in {id(one): one for one in (client, proposer)}.values()]
+        _fill(used, budget, traffic, time.perf_counter() - started)
+        await client.aclose()
+        if proposer is not client:
+            await proposer.aclose()
+        if book is not ledger:
+            book.close()
+    mixture = Mixture(
+        experts=tuple(learned.experts),
+        generalist=learned.generalist,
+        centroids=learned.centroids,
+        projection=learned.projection,
+        encoder_record=record,
+        model=settings.model,
+        decoding=decoding,
+        metric=metric_name(settings.metric),
+        report={**learned.report, "zero_shot": learned.zero_shot.instruction},
+        provenance=_provenance(settings, splits, used.spend),
+    )
+    return mixture.with_known_encoder(bare_encoder)
+
+
+def make_budget(settings: Settings) -> Budget:
+    """Return the caps of a run."""
+    return Budget(calls=settings.budget, tokens=settings.tokens, usd=settings.usd)
+
+
+def make_plan(settings: Settings, splits: Splits) -> Plan:
+    """Return the plan of a run: the smallest number of calls that any of the caps allows, divided over the stages."""
+    from mop.estimate import affordable_calls
+    from mop.search.plan import Plan
+
+    return Plan.of(
+        affordable_calls(settings, splits),
+        train=len(splits.train),
+        validation=len(splits.validation),
+        experts=settings.experts,
+        proposals=settings.proposals,
+    )
+
+
+def _encode(encoder: Encoder, splits: Splits) -> tuple[Any, Any]:
+    texts = [example.input for example in (*splits.train, *splits.validation)]
+    vectors = encoder.encode(texts)
+    return vectors[: len(splits.train)], vectors[len(splits.train) :]
+
+
+def _fill(used: Run, budget: Budget, traffic: Sequence[Traffic], seconds: float) -> None:
+    used.spend = budget.spent
+    used.sent = sum(one.sent for one in traffic)
+    used.from_ledger = sum(one.from_ledger for one in traffic)
+    used.seconds = seconds
+
+
+def data_hash(splits: Splits) -> str:
+    """Return the SHA-256 of the training and validation examples, in order."""
+    digest = hashlib.sha256()
+    for name, examples in (("train", splits.train), ("validation", splits.validation)):
+        digest.update(name.encode())
+        for example in examples:
+            digest.update(json.dumps([example.input, example.outputs]).encode())
+    return digest.hexdigest()
+
+
+def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, Any]:
+    # Only what the run decided and used goes in, never how fast it was or what the ledger held already: the same
+    # seed and answers give the same file.
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    created = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return {
+        "created": created.isoformat(timespec="seconds"),
+        "mop": version("mop"),
+        "python": platform.python_version(),
+        "method": "mop",
+        "seed": settings.seed,
+        "model": settings.model,
+        "proposer": settings.proposer or settings.model,
+        "data_sha256": data_hash(splits),
+        "train": len(splits.train),
+        "validation": len(splits.validation),
+        "calls": spend.calls,
+        "calls_by_role": {role: part.calls for role, part in sorted(spend.by_role.items())},
+        "prompt_tokens": spend.usage.prompt_tokens,
+        "completion_tokens": spend.usage.completion_tokens,
+        "settings": {
+            name: getattr(settings, name)
+            for name in ("budget", "tokens", "usd", "experts", "max_demos", "prompt_tokens", "confidence", "refit")
+        },
+    }
+

@@ -1,0 +1,74 @@
+"""What a search method gets and gives: the contract between methods and everything around them.
+
+A method is a coroutine function from a `Session` to a `Learned`. It asks the model only through the session, whose
+client keeps the ledger and the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mop.embeddings.encoders import Vectors
+from mop.lm.client import ModelClient
+from mop.mixture import Expert
+from mop.prompts import Prompt
+from mop.search.plan import Plan
+from mop.search.problem import Problem
+from mop.search.trials import Trials
+
+
+class Listener(Protocol):
+    """Hears how a search goes on, for progress displays."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+
+    def best(self, score: float) -> None:
+        """The best validation score so far."""
+
+
+class Silence:
+    """The listener that nobody looks at."""
+
+    def stage(self, name: str) -> None:
+        """Ignore the stage."""
+
+    def best(self, score: float) -> None:
+        """Ignore the score."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that a method works with.
+
+    ``proposer`` is the client of the model that writes instructions; ``trials`` executes prompts. ``token_budget`` and
+    ``max_demos`` bound the demos of one prompt, single or expert. ``refit``: choose the final demos from training
+    and validation examples together.
+    """
+
+    problem: Problem
+    plan: Plan
+    trials: Trials
+    proposer: ModelClient
+    max_demos: int = 20
+    token_budget: int = 600
+    confidence: float = 0.9
+    refit: bool = False
+    listener: Listener = field(default_factory=Silence)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a method found: the parts of a mixture that do not depend on encoder, model or files.
+
+    ``zero_shot`` is the best prompt without demos that the search saw; ``report`` plain numbers for people.
+    """
+
+    experts: Sequence[Expert]
+    generalist: Prompt
+    zero_shot: Prompt
+    centroids: Vectors
+    projection: Vectors | None
+    report: Mapping[str, Any]

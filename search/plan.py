@@ -1,0 +1,90 @@
+"""Plan: one dial, the budget in model calls, sets everything else. Knows nothing of data but its size.
+
+>>> Plan.of(600, train=450, validation=200).validation
+177
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mop.errors import BudgetExceeded
+
+#: Fewer calls than this cannot compare even two prompts on a handful of examples.
+MIN_CALLS = 20
+#: A region is given this many training examples on average at the largest number of regions that is tried. With
+#: 600 messages, 40 regions (15 each) were better than 20 (benchmarks/LOG.md).
+EXAMPLES_PER_REGION = 12
+MAX_REGIONS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many calls each stage of the search may use.
+
+    ``proposals``: model-written instructions. ``single_arms`` / ``single_calls``: single prompts raced, and the calls
+    of that race. ``region_counts``: numbers of experts tried, best guess first. ``layout_arms`` / ``layout_calls``:
+    mixtures raced. ``validation``: validation examples on which the final generalist and the final mixture are
+    compared. What is left goes to the region-based choice of instructions.
+    """
+
+    calls: int
+    proposals: int
+    single_arms: int
+    single_calls: int
+    region_counts: tuple[int, ...]
+    layout_arms: int
+    layout_calls: int
+    validation: int
+
+    @classmethod
+    def of(
+        cls,
+        calls: int,
+        *,
+        train: int,
+        validation: int,
+        experts: int | None = None,
+        proposals: int | None = None,
+    ) -> Plan:
+        """Divide ``calls`` for ``train`` demo examples and ``validation`` examples.
+
+        ``experts`` fixes the number of experts; 1 spends everything on the best single prompt.
+        Raises BudgetExceeded below 20 calls.
+        """
+        if calls < MIN_CALLS:
+            raise BudgetExceeded(
+                f"A budget of {calls} model calls is too small to compare prompts; give at least {MIN_CALLS}."
+            )
+        proposals = min(16, calls // 60) if proposals is None else proposals
+        counts = region_counts(train, validation, calls) if experts is None else (max(1, experts),)
+        left = calls - proposals
+        if counts == (1,):
+            judged = min(validation, left // 3)
+            return cls(calls, proposals, max(2, min(24, left // 12)), left - judged, (1,), 0, 0, judged)
+        # Half of the budget and a little more is for two full looks at the judged examples, the generalist's and the
+        # mixture's; what the races saw of them already is saved.
+        judged = min(validation, left * 3 // 10)
+        return cls(
+            calls=calls,
+            proposals=proposals,
+            single_arms=max(2, min(12, left // 50)),
+            single_calls=left // 4,
+            region_counts=counts,
+            layout_arms=max(2, min(8, left // 120)),
+            layout_calls=left * 3 // 10,
+            validation=judged,
+        )
+
+
+def region_counts(train: int, validation: int, calls: int) -> tuple[int, ...]:
+    """Return the numbers of regions worth trying, best guess first; ``(1,)`` if there are too few examples to split.
+
+    Large numbers are tried first because they were better on every labelled task measured; halves follow.
+    """
+    largest = min(MAX_REGIONS, train // EXAMPLES_PER_REGION, validation // 3, max(2, calls // 10))
+    counts: list[int] = []
+    while largest >= 2:
+        counts.append(largest)
+        largest //= 2
+    return tuple(counts) or (1,)

@@ -1,0 +1,136 @@
+"""Proposers: candidate instructions, written by a model. Knows nothing of scores or regions' geometry.
+
+Three views of the data, each a function from examples to the requests that ask for candidates:
+
+* `from_demos`: APE's forward question (arXiv 2211.01910): which instruction led to these pairs?
+* `from_complement`: the same question over the demos that an expert does *not* show (the paper's region-based
+  proposal, arXiv 2407.00256 section 4.2: what the demos of the region show already need not be said again).
+* `from_failures`: what a region's own wrong answers have in common.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mop.examples import Example
+from mop.lm.client import ModelClient
+from mop.lm.request import Request
+from mop.seeds import stream
+
+#: Longer instructions than this are cut off by the model's own limit and dropped as incomplete.
+MAX_INSTRUCTION_TOKENS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A validation or training example that was answered wrongly."""
+
+    example: Example
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A candidate instruction and who proposed it (``"given"``, ``"demos"``, ``"complement"``, ``"failures"``)."""
+
+    instruction: str
+    proposer: str
+
+
+def _pairs(examples: Sequence[Example]) -> str:
+    return "\n".join(f"Input: {example.input}\nOutput: {example.output}\n" for example in examples)
+
+
+def from_demos(examples: Sequence[Example]) -> str:
+    """Return the question for an instruction that explains ``examples``."""
+    return (
+        "I gave a colleague an instruction. With it, the colleague wrote these outputs for these inputs:\n\n"
+        f"{_pairs(examples)}\n"
+        "What was the instruction? Reply with the instruction alone, in one or two sentences, addressed to the "
+        "colleague. Do not repeat the examples."
+    )
+
+
+def from_complement(examples: Sequence[Example], shown: Sequence[Example]) -> str:
+    """Return the question for an instruction that complements the demos ``shown`` by explaining ``examples``."""
+    return (
+        "A colleague works from an instruction and some worked examples. The worked examples are like these:\n\n"
+        f"{_pairs(shown)}\n"
+        "The same instruction must also lead to these outputs, which the worked examples do not cover:\n\n"
+        f"{_pairs(examples)}\n"
+        "What is the instruction? Reply with the instruction alone, in one or two sentences. "
+        "Do not repeat the examples."
+    )
+
+
+def from_failures(instruction: str, failures: Sequence[Failure]) -> str:
+    """Return the question for a better instruction, given what went wrong under ``instruction``."""
+    wrong = "\n".join(
+        f"Input: {failure.example.input}\nWrong output: {failure.answer[:200]}\n"
+        f"Right output: {failure.example.output}\n"
+        for failure in failures
+    )
+    return (
+        f"An assistant works from this instruction:\n\n{instruction}\n\nIt made these mistakes:\n\n{wrong}\n"
+        "Write a better instruction that avoids such mistakes and stays general. Reply with the instruction alone, "
+        "in one to three sentences. Do not repeat the examples."
+    )
+
+
+def sample(examples: Sequence[Example], count: int, seed: int, *names: str | int) -> tuple[Example, ...]:
+    """Return ``count`` examples drawn without replacement from the stream ``names``, with different answers first."""
+    order = stream(seed, "propose", *names).permutation(len(examples))
+    answers: set[str] = set()
+    fresh, repeated = [], []
+    for position in order:
+        example = examples[int(position)]
+        (repeated if example.output in answers else fresh).append(example)
+        answers.add(example.output)
+    return tuple((fresh + repeated)[:count])
+
+
+async def ask(
+    client: ModelClient, questions: Sequence[tuple[str, str]], *, seed: int, temperature: float = 0.9
+) -> list[Candidate]:
+    """Ask every (proposer name, question) and return the distinct usable candidates, in order.
+
+    The same question is asked under different sample numbers, so that repeats give different candidates.
+    """
+    requests = [
+        Request(
+            model=client.model,
+            messages=(("user", question),),
+            temperature=temperature,
+            max_tokens=MAX_INSTRUCTION_TOKENS,
+            seed=seed,
+            sample=number,
+            role="propose",
+        )
+        for number, (_, question) in enumerate(questions, start=1)
+    ]
+    replies = await client.complete_many(requests)
+    found: dict[str, Candidate] = {}
+    for (proposer, _), reply in zip(questions, replies, strict=True):
+        if reply.finish_reason == "length":
+            continue
+        instruction = clean(reply.text)
+        if instruction is not None:
+            found.setdefault(instruction.casefold(), Candidate(instruction, proposer))
+    return list(found.values())
+
+
+_LABEL = re.compile(r"^\W*(?:the )?instruction(?: was)?(?: to)?\s*:\s*", re.IGNORECASE)
+_EXAMPLE = re.compile(r"^\W*(?:input|output|right output|wrong output)\W*:", re.IGNORECASE | re.MULTILINE)
+
+
+def clean(text: str) -> str | None:
+    """Return the instruction in a model's reply, or ``None`` if there is none: empty, a quotation of the examples."""
+    text = text.strip().strip("`").strip()
+    text = _LABEL.sub("", text).strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    if len(text) < 8 or _EXAMPLE.search(text):
+        return None
+    return " ".join(text.split())

@@ -1,0 +1,74 @@
+"""Selection: what a region's few validation examples may decide, given what all of them say.
+
+A region sees only a handful of validation examples, so nothing is decided on its own mean. Gains are shrunk toward
+the gain over all regions (empirical Bayes), as far as the spread between regions is no more than chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mop.stats import Shrunk, lower_bound, shrink
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Which regions keep their expert.
+
+    ``gains`` holds each region's gain over the generalist after shrinkage; ``gain`` the mean over all validation
+    examples and ``low`` its one-sided lower bound. ``open`` is false where the mixture as a whole showed no gain.
+    """
+
+    gains: tuple[Shrunk, ...]
+    gain: float
+    low: float
+    open: bool
+
+    def falls_back(self, region: int) -> bool:
+        """Whether the generalist answers for this region."""
+        return not self.open or self.gains[region].mean <= 0
+
+
+def gate(experts: Scores, generalist: Scores, regions: NDArray[np.intp], count: int, *, confidence: float) -> Gate:
+    """Compare paired scores of experts and generalist (one entry per validation example) in each region.
+
+    The whole mixture must beat its generalist with ``confidence`` (one-sided), and a region must show a positive gain
+    after shrinkage; else the generalist answers.
+    """
+    differences = experts - generalist
+    gains = shrink([differences[regions == region] for region in range(count)])
+    low = lower_bound(differences, confidence)
+    return Gate(tuple(gains), float(differences.mean()), float(low), bool(low > 0))
+
+
+def choose_candidates(scores: Scores, regions: NDArray[np.intp], count: int) -> list[int]:
+    """Choose an instruction for each region.
+
+    ``scores`` has a row for each candidate and a column for each validation example, NaN where a trial wasn't run;
+    row 0 is the incumbent. A candidate replaces it in a region where its gain, paired and shrunk toward its gain over
+    all regions, is positive and the largest.
+    """
+    choice = [0] * count
+    best = [0.0] * count
+    for candidate in range(1, len(scores)):
+        differences = scores[candidate] - scores[0]
+        tried = np.isfinite(differences)
+        groups = [differences[tried & (regions == region)] for region in range(count)]
+        if not tried.any():
+            continue
+        for region, shrunk in enumerate(shrink(groups)):
+            if shrunk.mean > best[region]:
+                choice[region], best[region] = candidate, shrunk.mean
+    return choice
+
+
+def hardest(scores: Scores, regions: NDArray[np.intp], count: int) -> Sequence[int]:
+    """Return the regions with failures, those with the most failed validation examples first."""
+    failed = [int(np.nansum(1 - scores[regions == region])) for region in range(count)]
+    return [region for region in sorted(range(count), key=lambda r: (-failed[r], r)) if failed[region] > 0]

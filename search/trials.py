@@ -1,0 +1,66 @@
+"""Trials: one prompt on one example, scored. The only place of the search that calls the model to execute.
+
+Trials of one prompt are sent together, so that prefix caches serve all but the first; a trial that the run has
+already seen is neither sent nor charged again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mop.decoding import Decoding
+from mop.examples import Example
+from mop.lm.client import ModelClient
+from mop.metrics import Metric
+from mop.prompts import Prompt
+
+
+Trial = tuple[Prompt, Example]
+
+
+class Trials:
+    """Runs and scores trials; remembers all of them."""
+
+    def __init__(
+        self,
+        client: ModelClient,
+        decoding: Decoding,
+        metric: Metric,
+        on_score: Callable[[float], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._decoding = decoding
+        self._metric = metric
+        self._on_score = on_score
+        self._known: dict[Trial, tuple[float, str]] = {}
+
+    @property
+    def done(self) -> int:
+        """Number of different trials so far; each took one model call."""
+        return len(self._known)
+
+    async def score(self, trials: Sequence[Trial]) -> list[float]:
+        """Return the score of each trial, in order; one model call for each that is new."""
+        await self._run(trials)
+        return [self._known[trial][0] for trial in trials]
+
+    async def answers(self, trials: Sequence[Trial]) -> list[str]:
+        """Return the model's answer of each trial, in order."""
+        await self._run(trials)
+        return [self._known[trial][1] for trial in trials]
+
+    async def _run(self, trials: Sequence[Trial]) -> None:
+        by_prompt: dict[Prompt, list[Trial]] = {}
+        for trial in dict.fromkeys(trials):
+            if trial not in self._known:
+                by_prompt.setdefault(trial[0], []).append(trial)
+        pending = [trial for group in by_prompt.values() for trial in group]
+        requests = [
+            self._decoding.request(self._client.model, prompt, example.input) for prompt, example in pending
+        ]
+        replies = await self._client.complete_many(requests)
+        for trial, reply in zip(pending, replies, strict=True):
+            score = self._metric(reply.text, trial[1].outputs)
+            self._known[trial] = (score, reply.text)
+            if self._on_score is not None:
+                self._on_score(score)

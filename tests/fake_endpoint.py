@@ -1,0 +1,227 @@
+"""Fake endpoint: a real HTTP server on loopback that speaks the OpenAI API and answers by rule, fast.
+
+>>> with FakeEndpoint(answer=lambda messages: messages[-1]["content"].upper()) as endpoint:
+...     endpoint.base_url.startswith("http://127.0.0.1:")
+True
+
+Without ``answer`` the text is a hash of the messages, so equal questions get equal answers. ``python -m
+tests.fake_endpoint --latency 0.05`` serves in a process of its own and prints its base URL first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one request in place of an answer.
+
+    ``drop`` closes the connection without a word; ``delay`` seconds go before whatever follows; ``raw`` is sent as
+    the body with ``status`` and ``headers``; without ``raw`` or with status 200 and no ``raw`` the answer is normal.
+    """
+
+    status: int = 200
+    raw: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    drop: bool = False
+
+    @classmethod
+    def error(cls, status: int, message: str = "no", code: str | None = None, **headers: str) -> Fault:
+        body = {"error": {"message": message, "type": "error", "param": None, "code": code}}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return cls(status, json.dumps(body).encode(), named)
+
+    @classmethod
+    def body(cls, value: Any) -> Fault:
+        return cls(raw=json.dumps(value).encode())
+
+
+def hashed(messages: Messages) -> str:
+    """Answer with the first 16 hex digits of the hash of the messages."""
+    return hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
+
+
+class FakeEndpoint:
+    """Serves from a thread of its own while used as a context manager.
+
+    Args:
+        answer: The text for given messages.
+        latency: Seconds before each answer.
+        faults: One entry for each request in order of arrival, ``None`` for none; or a function of the request's
+            number (from 0) and body.
+        record: Keep bodies and headers.
+
+    ``served`` counts requests, ``bodies`` and ``headers`` hold them, ``most_in_flight`` is the peak of concurrency.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Messages], str] = hashed,
+        *,
+        latency: float = 0.0,
+        faults: Iterable[Fault | None] | Callable[[int, dict[str, Any]], Fault | None] = (),
+        record: bool = True,
+        port: int = 0,
+    ) -> None:
+        self.answer = answer
+        self.latency = latency
+        self._faults = faults if callable(faults) else _from_script(iter(faults))
+        self._record = record
+        self._port = port
+        self.served = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self.serve()), daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def __enter__(self) -> FakeEndpoint:
+        self._thread.start()
+        if not self._ready.wait(10):
+            raise RuntimeError("The fake endpoint did not start.")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    async def serve(self, announce: Callable[[str], None] = lambda _: None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        server = await self._loop.create_server(
+            lambda: _Connection(self), "127.0.0.1", self._port, backlog=512
+        )
+        self._port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        announce(self.base_url)
+        await self._stop.wait()
+        server.close()
+
+    def handle(self, connection: _Connection, path: str, headers: bytes, raw: bytes) -> None:
+        body = json.loads(raw)
+        number = self.served
+        self.served += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        if self._record:
+            self.bodies.append(body)
+            pairs = (line.split(": ", 1) for line in headers.decode("latin-1").split("\r\n")[1:] if line)
+            self.headers.append({name.lower(): value for name, value in pairs})
+        fault = self._faults(number, body)
+        delay = self.latency + (fault.delay if fault else 0.0)
+        if delay:
+            self._loop.call_later(delay, self._respond, connection, path, body, fault)
+        else:
+            self._respond(connection, path, body, fault)
+
+    def _respond(self, connection: _Connection, path: str, body: dict[str, Any], fault: Fault | None) -> None:
+        self.in_flight -= 1
+        if connection.transport.is_closing():
+            return
+        if fault is not None and fault.drop:
+            connection.transport.close()
+        elif fault is not None and fault.raw is not None:
+            connection.reply(fault.status, fault.raw, fault.headers)
+        elif path.endswith("/embeddings"):
+            connection.reply(200, json.dumps(_embeddings(body)).encode(), {})
+        else:
+            connection.reply(200, json.dumps(self._chat(body)).encode(), {})
+
+    def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        text = self.answer(body["messages"])
+        usage = {
+            "prompt_tokens": sum(len(message["content"].encode()) // 4 + 4 for message in body["messages"]),
+            "completion_tokens": len(text.encode()) // 4 + 1,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        return {
+            "id": "chatcmpl-0",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [choice],
+            "usage": usage,
+        }
+
+
+def _from_script(script: Iterator[Fault | None]) -> Callable[[int, dict[str, Any]], Fault | None]:
+    return lambda _number, _body: next(script, None)
+
+
+def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
+    texts = body["input"]
+    rows = [
+        {"object": "embedding", "index": index, "embedding": [byte / 255 for byte in _digest(text)[:8]]}
+        for index, text in enumerate(texts)
+    ]
+    # In reverse, because nothing promises the order.
+    return {
+        "object": "list",
+        "model": body["model"],
+        "data": rows[::-1],
+        "usage": {"prompt_tokens": len(texts)},
+    }
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+class _Connection(asyncio.Protocol):
+    """One HTTP/1.1 connection, kept alive; takes requests with a Content-Length, one after the other."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, endpoint: FakeEndpoint) -> None:
+        self._endpoint = endpoint
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, found, rest = self._buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        start = head.lower().find(b"content-length:")
+        length = int(head[start + 15 :].split(b"\r\n", 1)[0])
+        if len(rest) >= length:
+            self._buffer = rest[length:]
+            self._endpoint.handle(self, head.split(b" ", 2)[1].decode(), head, rest[:length])
+
+    def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        lines = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self.transport.write(f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    endpoint = FakeEndpoint(latency=options.latency, record=False, port=options.port)
+    asyncio.run(endpoint.serve(lambda url: print(url, flush=True)))
+
+
+if __name__ == "__main__":
+    main()
