@@ -1,7 +1,7 @@
 """Engine throughput: what ledger, budget and retries cost over a bare loop of the SDK.
 
-Both ask the same requests, at the same concurrency, of the same fake endpoint, which runs in a process of its own
-and answers after a fixed latency. The bare loop is `AsyncOpenAI` behind a semaphore: no record, no budget, no
+Both ask the same requests, at the same concurrency, of the same fake endpoint, which runs in a process of its
+own and answers after a fixed latency. The bare loop is `AsyncOpenAI` behind a semaphore: no record, no budget, no
 retries. The runs alternate, so that what else the machine does meets both.
 
     python -m benchmarks.engine_throughput

@@ -68,7 +68,7 @@ class Plan:
         return cls(
             calls=calls,
             proposals=proposals,
-            single_arms=max(2, min(12, left // 50)),
+            single_arms=max(2, min(10, left // 75)),
             single_calls=left // 4,
             region_counts=counts,
             layout_arms=max(2, min(8, left // 120)),

@@ -26,8 +26,8 @@ Messages = list[dict[str, str]]
 class Fault:
     """What happens to one request in place of an answer.
 
-    ``drop`` closes the connection without a word; ``delay`` seconds go before whatever follows; ``raw`` is sent as
-    the body with ``status`` and ``headers``; without ``raw`` or with status 200 and no ``raw`` the answer is normal.
+    ``drop`` closes the connection without a word; ``delay`` seconds go before whatever follows; ``raw`` is sent
+    as the body, with ``status`` and ``headers``. Without ``drop`` and ``raw`` the answer is normal, but late.
     """
 
     status: int = 200
@@ -58,11 +58,12 @@ class FakeEndpoint:
     Args:
         answer: The text for given messages.
         latency: Seconds before each answer.
-        faults: One entry for each request in order of arrival, ``None`` for none; or a function of the request's
-            number (from 0) and body.
+        faults: One entry for each request in order of arrival, ``None`` for none; or a function of the
+            request's number (from 0) and body.
         record: Keep bodies and headers.
 
-    ``served`` counts requests, ``bodies`` and ``headers`` hold them, ``most_in_flight`` is the peak of concurrency.
+    ``served`` counts requests, ``bodies`` and ``headers`` hold them, ``most_in_flight`` is the highest
+    concurrency seen.
     """
 
     def __init__(

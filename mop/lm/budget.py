@@ -207,8 +207,8 @@ class Budget:
         passed = self._passed(wanted, with_open=with_open)
         if passed is not None:
             raise BudgetExceeded(
-                f"The next {wanted.role} call was not sent: {passed}. Raise the cap and run the same command again; "
-                "the replies so far are in the ledger and are not paid for twice."
+                f"The next {wanted.role} call was not sent: {passed}. Raise the cap and run the same command "
+                "again; the replies so far are in the ledger and are not paid for twice."
             )
 
     def _take(self, wanted: Reservation) -> Reservation:

@@ -97,8 +97,8 @@ def _advice(status: int, said: str, code: str, model: str, address: Address) -> 
         "context" in words and any(w in words for w in ("length", "size", "window", "exceed"))
     ):
         return (
-            f"{refused} The prompt and max_tokens do not fit into the model's context: use fewer or shorter demos, "
-            "a smaller max_tokens, or a model with a longer context."
+            f"{refused} The prompt and max_tokens do not fit into the model's context: use fewer or shorter "
+            "demos, a smaller max_tokens, or a model with a longer context."
         )
     return f"{refused} The request itself isn't accepted: change the setting that the endpoint names."
 

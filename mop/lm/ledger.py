@@ -78,7 +78,7 @@ class Ledger:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LedgerError(
-                f"The folder of the ledger {str(file)!r} cannot be made ({error.strerror}); give another path."
+                f"The folder of the ledger {str(file)!r} cannot be made ({error.strerror}); give another."
             ) from error
         self._open(sa.URL.create("sqlite", database=str(file)), timeout=BUSY_SECONDS)
 
@@ -183,8 +183,8 @@ class Ledger:
                 for key, dim, vector in connection.execute(sa.select(*columns).where(chosen)):
                     if len(vector) != 4 * dim:
                         raise LedgerError(
-                            f"The vector {key} in the ledger {self._name!r} has {len(vector)} bytes instead of "
-                            f"{4 * dim}; restore the file from a copy or start a new ledger."
+                            f"The vector {key} in the ledger {self._name!r} has {len(vector)} bytes instead "
+                            f"of {4 * dim}; restore the file from a copy or start a new ledger."
                         )
                     found[key] = np.frombuffer(vector, dtype="<f4").astype(np.float32)
         return found
@@ -238,7 +238,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        """Open a transaction that is committed at the end, and turn the database's errors into `LedgerError`."""
+        """Open a transaction, commit it at the end, and turn the database's errors into `LedgerError`."""
         try:
             # The lock is for the in-memory ledger, whose threads share one connection; it costs nothing
             # elsewhere, because SQLite lets one writer in at a time anyway.

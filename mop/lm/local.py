@@ -1,7 +1,8 @@
 """The embedded model: llama.cpp's own server on 127.0.0.1, spoken to like any other OpenAI endpoint.
 
-The server (of the ``xllamacpp`` wheels) runs in a child process that ends with this one, whatever way this one
-ends; its native log goes to a file. Knows nothing of prompts, clients or the ledger: it gives a ``base_url``.
+The server (of the ``xllamacpp`` wheels) runs in a child process that ends with this one, whatever way this
+one ends; its native log goes to a file. Knows nothing of prompts, clients or the ledger: it gives a
+``base_url``.
 
     >>> with LocalServer.start("local/smollm2-135m-instruct") as server:    # doctest: +SKIP
     ...     client = openai.OpenAI(base_url=server.base_url, api_key="none")
@@ -9,7 +10,6 @@ ends; its native log goes to a file. Knows nothing of prompts, clients or the le
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import importlib.util
 import json
@@ -37,6 +37,9 @@ _CACHE_SHARE = 0.5
 
 class LocalServer:
     """A running server; make one with ``start`` or ``shared_server``.
+
+    It is closed by ``close``, at the end of a ``with`` block, when nothing refers to it any more, and when
+    the process ends.
 
     Attributes:
         model_id: the catalogue's id, or the stem of the file; the ``model`` of requests and responses.
@@ -100,6 +103,8 @@ class LocalServer:
         path = model_path(model).absolute()
         _require_gguf(path)
         model_id = str(model) if str(model) in catalogue() else path.stem
+        if model_id in catalogue():
+            context = min(context, catalogue()[model_id].context)  # more would only take memory
         log = log_path or _new_log(model_id)
         settings = {
             "model": str(path),
@@ -179,13 +184,6 @@ def shared_server(
         return server
 
 
-@atexit.register
-def _close_shared() -> None:
-    for server in _shared.values():
-        server.close()
-    _shared.clear()
-
-
 def _require_gguf(path: Path) -> None:
     """Refuse what is plainly no model file before native code sees it."""
     if path.is_dir():
@@ -194,8 +192,8 @@ def _require_gguf(path: Path) -> None:
         magic = file.read(len(_MAGIC))
     if magic != _MAGIC:
         raise ModelError(
-            f"{path} is not a GGUF file: it starts with {magic!r}, expected {_MAGIC!r}. Give a .gguf file or an "
-            "id that `mop models` lists."
+            f"{path} is not a GGUF file: it starts with {magic!r}, expected {_MAGIC!r}. Give a .gguf file or "
+            "an id that `mop models` lists."
         )
 
 
@@ -224,7 +222,7 @@ def _spawn(settings: dict[str, object], log: Path) -> subprocess.Popen[bytes]:
 
 
 def _await_address(process: subprocess.Popen[bytes], path: Path, log: Path) -> str:
-    assert process.stdout is not None  # noqa: S101  # it was asked for in _spawn
+    assert process.stdout is not None  # it was asked for in _spawn
     watchdog = threading.Timer(_START_SECONDS, process.kill)
     watchdog.daemon = True
     watchdog.start()
@@ -238,8 +236,8 @@ def _await_address(process: subprocess.Popen[bytes], path: Path, log: Path) -> s
         return answer["address"]
     reason = answer.get("error") or f"the process ended with status {process.wait()}"
     raise ModelError(
-        f"llama.cpp could not load {path}: {_last_error(log) or reason}. The file may be truncated, damaged or "
-        f"too large for the memory; `mop models pull` fetches a good one. Its log is {log}."
+        f"llama.cpp could not load {path}: {_last_error(log) or reason}. The file may be truncated, "
+        f"damaged or too large for the memory; `mop models pull` fetches a good one. The log is {log}."
     )
 
 

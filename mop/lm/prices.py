@@ -101,8 +101,9 @@ class Prices:
         price = self.find(model)
         if price is None:
             raise UnknownPrice(
-                f"The price of model {model!r} is not known, so a cap on money cannot be kept. Add it to your price "
-                f'file, in USD per million tokens:\n[models."{model}"]\ninput = …\ncached_input = …\noutput = …\n'
+                f"The price of model {model!r} is not known, so a cap on money cannot be kept. Add it to your "
+                "price file, in USD per million tokens:\n"
+                f'[models."{model}"]\ninput = …\ncached_input = …\noutput = …\n'
                 "or cap calls or tokens instead of money."
             )
         return price
@@ -143,8 +144,8 @@ def _own(source: Path | str | Mapping[str, Any]) -> dict[str, Price]:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SettingsError(
-            f'{where} cannot be used: {problems}. Each model needs a table [models."name"] with the numbers input '
-            "and output (and cached_input if it differs), in USD per million tokens."
+            f'{where} cannot be used: {problems}. Each model needs a table [models."name"] with the numbers '
+            "input and output (and cached_input if it differs), in USD per million tokens."
         ) from error
     except ValueError as error:
         raise SettingsError(f"{where} is not valid TOML or JSON ({error}); correct the file.") from error

@@ -65,7 +65,7 @@ class Request:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 (64 hex digits) of everything that determines the answer: not the role, address or API key."""
+        """SHA-256 (64 hex digits) of what determines the answer: not the role, address or API key."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
     def canonical(self) -> str:
@@ -92,7 +92,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call or of many; ``cached_tokens`` is the part of the prompt that a prefix cache served."""
+    """Tokens of one call or of many; ``cached_tokens`` is what a prefix cache served of the prompt."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0

@@ -38,7 +38,7 @@ def chat_body(request: Request, length_field: str = "max_tokens") -> dict[str, A
 
 
 def most_prompt_tokens(request: Request) -> int:
-    """Return a number of tokens that the prompt cannot exceed: a token stands for at least one byte of text."""
+    """Return a number of tokens that the prompt cannot exceed: a token stands for one byte or more."""
     text = sum(len(content.encode()) + MESSAGE_TOKENS for _, content in request.messages)
     return text + TEMPLATE_TOKENS
 

@@ -1,0 +1,1 @@
+"""Experiments behind the numbers in README.md and LOG.md. Not installed."""

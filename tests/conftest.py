@@ -1,0 +1,37 @@
+"""Real parts that several test modules share: the smallest chat model, the encoder, a server of the former.
+
+The models are fetched once into the user's normal cache (about 95 MB each) and found there ever after.
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mop.lm.local import LocalServer
+from mop.lm.weights import DEFAULT_ENCODER, pull
+
+TINY_MODEL = "local/smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The GGUF file of the smallest chat model."""
+    return pull(TINY_MODEL)
+
+
+@pytest.fixture(scope="session")
+def encoder_path() -> Path:
+    """The folder of the default encoder."""
+    return pull(DEFAULT_ENCODER)
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_model: Path) -> Iterator[LocalServer]:
+    """A server of the smallest chat model with one slot of 2048 tokens."""
+    with LocalServer.start(TINY_MODEL, context=2048, threads=1, cache_mib=512) as server:
+        yield server
