@@ -26,8 +26,9 @@ Messages = list[dict[str, str]]
 class Fault:
     """What happens to one request in place of an answer.
 
-    ``drop`` closes the connection without a word; ``delay`` seconds go before whatever follows; ``raw`` is sent
-    as the body, with ``status`` and ``headers``. Without ``drop`` and ``raw`` the answer is normal, but late.
+    ``drop`` closes the connection without a word; ``delay`` seconds go before whatever follows; ``raw`` is
+    sent as the body, with ``status`` and ``headers``. Without ``drop`` and ``raw`` the answer is
+    normal, but late.
     """
 
     status: int = 200

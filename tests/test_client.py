@@ -186,7 +186,7 @@ async def test_what_will_not_go_away_is_an_error_that_says_what_to_do(ledger, st
 async def test_an_endpoint_that_never_makes_sense_is_an_error_not_an_empty_answer(ledger):
     with FakeEndpoint(faults=lambda n, body: Fault.body({"choices": []})) as server:
         client = client_of(server, ledger)
-        with pytest.raises(ModelError, match="no usable answer.*empty list of choices"):
+        with pytest.raises(ModelError, match=r"no usable answer.*empty list of choices"):
             await client.complete(ask("a"))
         await client.aclose()
     assert server.served == endpoint_module.MALFORMED_ATTEMPTS
@@ -197,7 +197,7 @@ async def test_an_endpoint_that_keeps_failing_ends_the_call_at_its_deadline(ledg
     with FakeEndpoint(faults=lambda n, body: Fault.error(503)) as server:
         client = client_of(server, ledger, deadline=0.3)
         started = time.monotonic()
-        with pytest.raises(ModelUnavailable, match="within 0.3 s.*HTTP 503.*same command again"):
+        with pytest.raises(ModelUnavailable, match=r"within 0.3 s.*HTTP 503.*same command again"):
             await client.complete(ask("a"))
         await client.aclose()
     assert time.monotonic() - started < 1
@@ -223,7 +223,7 @@ async def test_a_slow_answer_is_given_up_after_the_timeout_and_asked_again(ledge
 
 async def test_an_address_where_nobody_listens_is_told_soon(ledger):
     client = ModelClient("fake", base_url="http://127.0.0.1:9/v1", ledger=ledger)
-    with pytest.raises(ModelUnavailable, match="cannot be reached.*that the server runs"):
+    with pytest.raises(ModelUnavailable, match=r"cannot be reached.*that the server runs"):
         await asyncio.wait_for(client.complete(ask("a")), 3)
     await client.aclose()
 
@@ -584,7 +584,10 @@ def test_retry_after_is_read_in_all_its_forms(headers, seconds):
 
 
 def test_importing_the_client_does_not_load_what_it_does_not_need():
-    code = "import sys, mop.lm.request, mop.lm.limiter; print(*(n for n in ('openai', 'sqlalchemy') if n in sys.modules))"
+    code = (
+        "import sys, mop.lm.request, mop.lm.limiter;"
+        "print(*(name for name in ('openai', 'sqlalchemy') if name in sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )

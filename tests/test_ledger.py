@@ -179,7 +179,7 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
     Ledger(tmp_path / "l").close()
     with sqlite3.connect(tmp_path / "l") as raw:
         raw.execute("UPDATE meta SET value = '99'")
-    with pytest.raises(LedgerError, match="schema version 99.*Upgrade mop"):
+    with pytest.raises(LedgerError, match=r"schema version 99.*Upgrade mop"):
         Ledger(tmp_path / "l")
 
 

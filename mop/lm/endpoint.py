@@ -54,8 +54,8 @@ def choose_key(base_url: str | None, given: str | None, environment: Mapping[str
             return key, source
     if is_openai(base_url):
         raise SettingsError(
-            "No API key for OpenAI: set the environment variable OPENAI_API_KEY or MOP_API_KEY, give the base URL "
-            "of another endpoint, or use a local model (local/…), which needs none."
+            "No API key for OpenAI: set the environment variable OPENAI_API_KEY or MOP_API_KEY, give "
+            "the base URL of another endpoint, or use a local model (local/…), which needs none."
         )
     return "none", "none was given"
 
@@ -169,8 +169,8 @@ class Endpoint:
                 )
             if problem.kind == "connection" and not self._answered and attempt >= FIRST_CONNECTS:
                 raise ModelUnavailable(
-                    f"{self._address.url} cannot be reached ({problem.text}, {attempt} attempts). Check the base "
-                    "URL and that the server runs; then run the same command again."
+                    f"{self._address.url} cannot be reached ({problem.text}, {attempt} attempts). Check "
+                    "the base URL and that the server runs; then run the same command again."
                 )
             pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(attempt - 1, 10)) * (1.0 - jitter / 4)
             pause = max(pause, problem.retry_after) if problem.retry_after is not None else pause

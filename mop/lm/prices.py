@@ -101,8 +101,8 @@ class Prices:
         price = self.find(model)
         if price is None:
             raise UnknownPrice(
-                f"The price of model {model!r} is not known, so a cap on money cannot be kept. Add it to your "
-                "price file, in USD per million tokens:\n"
+                f"The price of model {model!r} is not known, so a cap on money cannot be kept. Add it to "
+                "your price file, in USD per million tokens:\n"
                 f'[models."{model}"]\ninput = …\ncached_input = …\noutput = …\n'
                 "or cap calls or tokens instead of money."
             )

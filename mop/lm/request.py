@@ -2,7 +2,7 @@
 files.
 
 >>> Request("local/tiny", (("user", "hot"),)).key[:12]
-'9d0d0b0f1a61'
+'471f78aef25f'
 """
 
 from __future__ import annotations
