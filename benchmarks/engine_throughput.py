@@ -1,11 +1,11 @@
 """Engine throughput: what ledger, budget and retries cost over bare loops of the SDK.
 
-All ask the same requests, at the same concurrency, of the same fake endpoint, which runs in a process of its
-own and answers after a fixed latency. The runs alternate, so that what else the machine does meets all of them.
+All ask the same requests, at the same concurrency, of the same fake endpoint, which runs in a process of
+its own and answers after a fixed latency. The runs alternate, so that what else the machine does meets all.
 
 * ``create``: `AsyncOpenAI.chat.completions.create` behind a semaphore, as one would write it.
-* ``post``: the same loop on the SDK's untyped `AsyncOpenAI.post`, which skips the walk through the type hints of
-  every message. This is the call that the engine makes.
+* ``post``: the same loop on the SDK's untyped `AsyncOpenAI.post`, which skips the walk through the type hints
+  of every message. This is the call that the engine makes.
 * ``engine``: `ModelClient.complete_many` with a ledger on disk and a budget.
 
     python -m benchmarks.engine_throughput

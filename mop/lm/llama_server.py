@@ -38,10 +38,13 @@ def main() -> None:
         answer = {"address": server.listening_address}
     print(json.dumps(answer), file=channel, flush=True)
     channel.close()
-    while "address" in answer and not closed.wait(_LOG_INTERVAL):
+    if "error" in answer:
+        _exit_later(1)
+        sys.exit(1)  # a normal exit writes out the log's last lines, which hold the reason
+    while not closed.wait(_LOG_INTERVAL):
         _limit_log(settings["log"])
     # Not a normal exit: native threads have nothing to save and sometimes do not end.
-    os._exit(0 if "address" in answer else 1)
+    os._exit(0)
 
 
 def _start(settings: dict[str, Any]) -> Any:
@@ -65,8 +68,13 @@ def _start(settings: dict[str, Any]) -> Any:
 def _watch_parent(closed: threading.Event) -> None:
     os.read(0, 1)  # nothing is ever written: this returns at end of file
     closed.set()
-    # The main thread may be in native code, loading gigabytes for nobody.
-    threading.Timer(2.0, os._exit, (0,)).start()
+    _exit_later(0)  # the main thread may be in native code, loading gigabytes for nobody
+
+
+def _exit_later(status: int) -> None:
+    timer = threading.Timer(2.0, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
 
 
 def _limit_log(path: str) -> None:

@@ -234,7 +234,9 @@ def _await_address(process: subprocess.Popen[bytes], path: Path, log: Path) -> s
     answer: dict[str, str] = json.loads(line) if line else {}
     if "address" in answer:
         return answer["address"]
-    reason = answer.get("error") or f"the process ended with status {process.wait()}"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)  # until then the log may lack its last lines
+    reason = answer.get("error") or f"the process ended with status {process.poll()}"
     raise ModelError(
         f"llama.cpp could not load {path}: {_last_error(log) or reason}. The file may be truncated, "
         f"damaged or too large for the memory; `mop models pull` fetches a good one. The log is {log}."

@@ -1,0 +1,43 @@
+"""One dial sets the rest."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mop.errors import BudgetExceeded
+from mop.search.plan import MIN_CALLS, Plan, region_counts
+
+
+@given(st.integers(MIN_CALLS, 20_000), st.integers(5, 5000), st.integers(2, 2000), st.none() | st.integers(1, 100))
+def test_the_stages_of_a_plan_fit_into_its_calls(calls: int, train: int, validation: int, experts: int | None) -> None:
+    plan = Plan.of(calls, train=train, validation=validation, experts=experts)
+    assert plan.proposals + plan.single_calls + plan.validation <= calls
+    if plan.region_counts != (1,):
+        assert plan.proposals + plan.single_calls + 2 * plan.validation <= calls
+    assert plan.validation <= validation
+    assert plan.single_arms >= 2
+
+
+@given(st.integers(MIN_CALLS, 10_000))
+def test_more_budget_never_means_less_of_anything(calls: int) -> None:
+    less, more = (Plan.of(c, train=600, validation=200) for c in (calls, calls + 100))
+    assert more.proposals >= less.proposals
+    assert more.validation >= less.validation
+    assert len(more.region_counts) >= len(less.region_counts)
+
+
+def test_a_budget_too_small_for_any_comparison_is_refused() -> None:
+    with pytest.raises(BudgetExceeded, match="at least 20"):
+        Plan.of(19, train=100, validation=50)
+
+
+def test_ten_examples_get_one_prompt_and_a_thousand_get_many_experts() -> None:
+    assert region_counts(7, 3, 600) == (1,)
+    assert region_counts(1000, 300, 600)[0] >= 40
+
+
+def test_a_fixed_number_of_experts_is_the_only_one_tried() -> None:
+    assert Plan.of(600, train=450, validation=150, experts=7).region_counts == (7,)
+    assert Plan.of(600, train=450, validation=150, experts=1).region_counts == (1,)

@@ -1,0 +1,89 @@
+"""Races between arms on paired examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mop.examples import Example
+from mop.prompts import Prompt
+from mop.search.race import Arm, race, rungs
+
+EXAMPLES = [Example(f"question {i}", ("yes",)) for i in range(40)]
+
+
+class KnownTrials:
+    """Trials whose scores are known beforehand: by prompt, the share of examples (from the front) it gets right."""
+
+    def __init__(self, skill: dict[str, float]) -> None:
+        self.skill = skill
+        self.seen: list[tuple[str, str]] = []
+
+    async def score(self, trials: list[tuple[Prompt, Example]]) -> list[float]:
+        self.seen += [(prompt.instruction, example.input) for prompt, example in trials]
+        return [
+            float((int(example.input.split()[1]) * 7) % 40 < 40 * self.skill[prompt.instruction])
+            for prompt, example in trials
+        ]
+
+
+def arms(names: list[str]) -> list[Arm]:
+    return [Arm.single(name, Prompt(name), len(EXAMPLES)) for name in names]
+
+
+async def test_the_best_arm_wins_and_sees_the_most_examples() -> None:
+    trials = KnownTrials({"poor": 0.1, "good": 0.9, "fair": 0.5, "bad": 0.0})
+    result = await race(arms(list(trials.skill)), EXAMPLES, np.arange(40), trials, calls=120)
+    assert result.winner == 1
+    counts = np.isfinite(result.scores).sum(axis=1)
+    assert counts[1] == counts.max()
+    assert result.ranking[-1] in (0, 3)
+
+
+async def test_every_arm_of_a_rung_sees_the_same_examples_first() -> None:
+    trials = KnownTrials({"a": 0.5, "b": 0.6, "c": 0.4})
+    result = await race(arms(list(trials.skill)), EXAMPLES, np.arange(40)[::-1], trials, calls=60)
+    seen = [set(np.flatnonzero(np.isfinite(row))) for row in result.scores]
+    smallest = min(seen, key=len)
+    assert all(smallest <= other for other in seen)
+    assert max(smallest) == 39, "the given order is used"
+
+
+async def test_a_hopeless_arm_leaves_early_although_half_could_stay() -> None:
+    trials = KnownTrials({"good": 1.0, "hopeless": 0.0})
+    many = [*arms(["good"]), *arms(["hopeless"])]
+    result = await race([*many, *arms(["good"])], EXAMPLES, np.arange(40), trials, calls=90)
+    assert np.isfinite(result.scores[1]).sum() < np.isfinite(result.scores[0]).sum()
+
+
+async def test_one_arm_alone_wins_its_race() -> None:
+    trials = KnownTrials({"only": 0.0})
+    result = await race(arms(["only"]), EXAMPLES, np.arange(40), trials, calls=10)
+    assert result.winner == 0
+    assert result.mean(0) == 0.0
+
+
+async def test_arms_that_all_score_zero_still_have_a_winner() -> None:
+    trials = KnownTrials({"a": 0.0, "b": 0.0})
+    result = await race(arms(["a", "b"]), EXAMPLES, np.arange(40), trials, calls=20)
+    assert result.winner == 0
+
+
+@given(st.integers(1, 40), st.integers(1, 200), st.integers(1, 2000))
+def test_a_schedule_never_takes_more_calls_than_it_was_given(arm_count: int, examples: int, calls: int) -> None:
+    spent, seen = 0, 0
+    for alive, upto in rungs(arm_count, examples, calls):
+        assert upto > seen
+        assert upto <= examples
+        spent += alive * (upto - seen)
+        seen = upto
+    assert spent <= calls
+
+
+@pytest.mark.parametrize("calls", [12, 100, 400])
+async def test_a_race_keeps_to_its_calls(calls: int) -> None:
+    trials = KnownTrials({name: 0.5 for name in "abcdef"})
+    await race(arms(list("abcdef")), EXAMPLES, np.arange(40), trials, calls=calls)
+    assert len(trials.seen) <= calls
