@@ -70,7 +70,7 @@ class Settings(BaseModel):
     prompt_tokens: int = Field(default=600, ge=0)
     proposals: int | None = Field(default=None, ge=0)
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
-    refit: bool = False
+    refit: bool = True
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

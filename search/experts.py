@@ -1,7 +1,7 @@
 """Recipes: how the prompts of a mixture's regions are put together from an instruction and nearby demos.
 
 >>> Recipe(regions=40).borrowed
-10
+6
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Recipe:
     """
 
     regions: int
-    max_demos: int = 10
-    borrowed: int = 10
+    max_demos: int = 14
+    borrowed: int = 6
     token_budget: int = 600
     answers: Literal["shown", "all", "none"] = "shown"
     projected: bool = False

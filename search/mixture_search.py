@@ -13,7 +13,7 @@ All comparisons are paired on the same validation examples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,37 +125,34 @@ class _Search:
         return _Best(winner, scores), {"layouts": _race_report([arm.name for arm in arms], result)}
 
     def _layouts(self) -> list[Layout]:
-        """Return the layouts to race: each number of regions, with and without the answers' projection."""
+        """Return the layouts to race, without those that turn out equal."""
         answers = self.problem.answers
         projection = (
             fit_projection(self.problem.train_vectors, [example.output for example in self.problem.train])
             if answers
             else None
         )
-        views = [projection, None] if projection is not None else [None]
         layouts: list[Layout] = []
-        for count in self.plan.region_counts:
-            for view in views:
-                recipe = self._recipe(count, projected=view is not None)
-                layout = Layout.build(recipe, self._regions(count, view), view, self.pool, answers)
-                if not any(_same(layout, other) for other in layouts):
-                    layouts.append(layout)
-        if answers and layouts:
-            first = layouts[0]
-            listing = Recipe(**{**first.recipe.__dict__, "answers": "all"})
-            layouts.insert(1, Layout.build(listing, first.regions, first.projection, self.pool, answers))
-        return layouts[: self.plan.layout_arms]
+        for recipe in self._recipes(projected=projection is not None):
+            view = projection if recipe.projected else None
+            layout = Layout.build(recipe, self._regions(recipe.regions, view), view, self.pool, answers)
+            if not any(_same(layout, other) for other in layouts):
+                layouts.append(layout)
+            if len(layouts) == self.plan.layout_arms:
+                break
+        return layouts
 
-    def _recipe(self, count: int, *, projected: bool) -> Recipe:
-        half = self.session.max_demos // 2
-        closed = bool(self.problem.answers)
-        return Recipe(
-            regions=count,
-            max_demos=self.session.max_demos - half if closed else self.session.max_demos,
-            borrowed=half if closed else 0,
-            token_budget=self.session.token_budget,
-            projected=projected,
-        )
+    def _recipes(self, *, projected: bool) -> Iterator[Recipe]:
+        """Yield the recipes worth trying, the most promising first (benchmarks/LOG.md, "Recipes")."""
+        demos, tokens = self.session.max_demos, self.session.token_budget
+        lent = demos * 3 // 10
+        for count in self.plan.region_counts:
+            if projected:
+                yield Recipe(count, demos - lent, lent, tokens, projected=True)
+            yield Recipe(count, demos, 0, tokens)
+        if self.problem.answers:
+            for count in self.plan.region_counts:
+                yield Recipe(count, demos - lent, lent, tokens, answers="all", projected=projected)
 
     def _regions(self, count: int, projection: NDArray[np.float32] | None) -> Regions:
         return find_regions(
@@ -332,8 +329,9 @@ def _same(one: Layout, other: Layout) -> bool:
 
 def _layout_name(layout: Layout) -> str:
     space = "by topic and answer" if layout.recipe.projected else "by topic"
+    borrowed = f", {layout.recipe.borrowed} demos borrowed" if layout.answers and layout.recipe.borrowed else ""
     listed = f", {layout.recipe.answers} answers listed" if layout.answers else ""
-    return f"{len(layout.regions)} experts {space}{listed}"
+    return f"{len(layout.regions)} experts {space}{borrowed}{listed}"
 
 
 def _race_report(names: Sequence[str], result: RaceResult) -> list[dict[str, object]]:

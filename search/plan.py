@@ -71,7 +71,7 @@ class Plan:
             single_arms=max(2, min(10, left // 75)),
             single_calls=left // 4,
             region_counts=counts,
-            layout_arms=max(2, min(8, left // 120)),
+            layout_arms=max(2, min(8, left // 180)),
             layout_calls=left * 3 // 10,
             validation=judged,
         )

@@ -196,8 +196,11 @@ def test_a_file_that_is_not_gguf_is_refused_before_native_code_sees_it(tmp_path)
         LocalServer.start(tmp_path / "absent.gguf")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage"])
-def test_a_damaged_model_gives_llamas_reason_and_its_log(tiny_model, tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [("truncated", "not within the file bounds"), ("garbage", "number of tensors is -1")],
+)
+def test_a_damaged_model_gives_llamas_reason_and_its_log(tiny_model, tmp_path, damage, reason):
     path = tmp_path / "damaged.gguf"
     with open(tiny_model, "rb") as whole:
         head = whole.read(6_000_000)
@@ -206,9 +209,7 @@ def test_a_damaged_model_gives_llamas_reason_and_its_log(tiny_model, tmp_path, d
     with pytest.raises(ModelError, match="could not load") as caught:
         LocalServer.start(path, threads=1, log_path=log)
     assert str(log) in str(caught.value)
-    reason = str(caught.value).partition("could not load")[2].partition(". The file may be")[0]
-    assert "load" in reason  # llama.cpp's own words, not the bindings' "check the input params"
-    assert "input params" not in reason
+    assert reason in str(caught.value)
     assert "failed to load model" in log.read_text()
 
 

@@ -16,7 +16,7 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from filelock import FileLock
 from hypothesis import given, settings
@@ -385,15 +385,15 @@ def hub_requests(monkeypatch):
     """A hub that has the toy model; the list holds the requests it was sent."""
     requests = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         requests.append(request)
         first, last = request.headers["Range"].removeprefix("bytes=").split("-")
-        return httpx.Response(206, content=WHOLE[int(first) : int(last) + 1])
+        return httpx2.Response(206, content=WHOLE[int(first) : int(last) + 1])
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setattr(hub, "_RANGE", 100_000)
-    monkeypatch.setattr(hub, "fetch", partial(hub.fetch, transport=httpx.MockTransport(answer)))
+    monkeypatch.setattr(hub, "fetch", partial(hub.fetch, transport=httpx2.MockTransport(answer)))
     return requests
 
 
@@ -426,7 +426,7 @@ def test_when_all_sources_fail_the_error_has_every_reason(toy, monkeypatch):
 def test_a_hub_that_refuses_is_quoted(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     source = hub.HubSource(type="huggingface", repo="someone/toy", files={"toy.gguf": "toy-q4.gguf"})
-    refuse = httpx.MockTransport(lambda request: httpx.Response(404))
+    refuse = httpx2.MockTransport(lambda request: httpx2.Response(404))
     with pytest.raises(WeightsError, match="404 Not Found"):
         hub.fetch(source, Assembly(tmp_path, toy_entry().files), refuse)
 

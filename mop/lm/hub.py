@@ -16,7 +16,7 @@ from mop.errors import WeightsError
 from mop.lm.assembly import Assembly
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 _RANGE = 64 << 20
 _ATTEMPTS = 4
@@ -33,7 +33,7 @@ class HubSource(BaseModel):
     files: dict[str, str]
 
 
-def fetch(source: HubSource, assembly: Assembly, transport: httpx.BaseTransport | None = None) -> None:
+def fetch(source: HubSource, assembly: Assembly, transport: httpx2.BaseTransport | None = None) -> None:
     """Bring every missing range of ``source``'s files into ``assembly``.
 
     Args:
@@ -44,7 +44,7 @@ def fetch(source: HubSource, assembly: Assembly, transport: httpx.BaseTransport 
     Raises:
         WeightsError: the hub cannot be reached, or does not have the file.
     """
-    import httpx
+    import httpx2
     import stamina
 
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
@@ -52,8 +52,8 @@ def fetch(source: HubSource, assembly: Assembly, transport: httpx.BaseTransport 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     token = os.environ.get("HF_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    timeout = httpx.Timeout(60, connect=15)
-    with httpx.Client(transport=transport, headers=headers, follow_redirects=True, timeout=timeout) as client:
+    timeout = httpx2.Timeout(60, connect=15)
+    with httpx2.Client(transport=transport, headers=headers, follow_redirects=True, timeout=timeout) as client:
         for path, remote in source.files.items():
             url = f"{endpoint}/{source.repo}/resolve/{source.revision}/{remote}"
             size = assembly.files[path].size
@@ -62,17 +62,17 @@ def fetch(source: HubSource, assembly: Assembly, transport: httpx.BaseTransport 
                 if assembly.has(path, offset, length):
                     continue
                 try:
-                    for attempt in stamina.retry_context(on=httpx.TransportError, attempts=_ATTEMPTS):
+                    for attempt in stamina.retry_context(on=httpx2.TransportError, attempts=_ATTEMPTS):
                         with attempt:
                             _fetch_range(client, url, assembly, (path, offset, length))
-                except httpx.TransportError as error:
+                except httpx2.TransportError as error:
                     raise WeightsError(
                         f"{url}: no connection ({type(error).__name__}: {error}). Check the network, or set "
                         "HF_ENDPOINT to a mirror, and run the same command again."
                     ) from error
 
 
-def _fetch_range(client: httpx.Client, url: str, assembly: Assembly, part: tuple[str, int, int]) -> None:
+def _fetch_range(client: httpx2.Client, url: str, assembly: Assembly, part: tuple[str, int, int]) -> None:
     path, offset, length = part
     ranges = {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
     with client.stream("GET", url, headers=ranges) as response:

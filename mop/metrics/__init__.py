@@ -1,0 +1,169 @@
+"""Metrics: how good a reply is, from 0 to 1, given the accepted outputs. Knows nothing of models or prompts.
+
+>>> get_metric("exact_match")("Cold.", ["cold", "chilly"])
+1.0
+
+Built in are ``exact_match``, ``exact_set``, ``contains``, ``token_f1``, ``rouge_l``, ``numeric`` and
+``multiple_choice``; ``numeric:0.01`` allows an absolute difference of 0.01, and ``numeric:1%`` a relative one of
+1 %. ``module:function`` is a function of your own, ``(prediction, outputs) -> float``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+from mop.errors import DataError, SettingsError
+from mop.metrics.answers import multiple_choice, numeric
+from mop.metrics.text import contains, exact_match, exact_set, rouge_l, token_f1
+
+__all__ = ["METRICS", "Metric", "get_metric", "metric_name"]
+
+#: Scores a prediction against the accepted outputs; a float from 0 to 1.
+Metric = Callable[[str, Sequence[str]], float]
+
+_Comparison = Callable[[str, str], float]
+_COMPARISONS: dict[str, _Comparison] = {
+    "exact_match": exact_match,
+    "exact_set": exact_set,
+    "contains": contains,
+    "token_f1": token_f1,
+    "rouge_l": rouge_l,
+    "numeric": numeric,
+    "multiple_choice": multiple_choice,
+}
+#: Names of the built-in metrics.
+METRICS = tuple(_COMPARISONS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The best score of a comparison over the accepted outputs."""
+
+    compare: _Comparison
+
+    def __call__(self, prediction: str, outputs: Sequence[str]) -> float:
+        return max(self.compare(prediction, output) for output in outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A metric that knows its name and stands for its scores being finite and from 0 to 1."""
+
+    name: str
+    function: Metric
+
+    def __call__(self, prediction: str, outputs: Sequence[str]) -> float:
+        if isinstance(outputs, str) or not outputs:
+            raise DataError(
+                f"The metric {self.name} needs a sequence of at least one accepted output, but was given {outputs!r}."
+            )
+        result: Any = self.function(prediction, outputs)
+        try:
+            score = float(result)
+        except (TypeError, ValueError):
+            score = math.nan
+        if not 0.0 <= score <= 1.0:  # false for NaN too
+            raise SettingsError(
+                f"The metric {self.name} returned {result!r}; a metric returns a number from 0 (wrong) to 1 (right). "
+                "Correct or rescale it."
+            )
+        return score
+
+
+def get_metric(name: str | Metric) -> Metric:
+    """Return the metric called ``name``.
+
+    Args:
+        name: A built-in name, ``numeric:`` with a tolerance (absolute as in ``numeric:0.01``, relative as in
+            ``numeric:1%``), ``module:function`` (imported from the working directory too), or a callable.
+
+    Returns:
+        A metric that checks what it is given and what it returns: `DataError` for no accepted outputs or ones that
+        the metric can't use, `SettingsError` for a result that isn't a number from 0 to 1.
+
+    Raises:
+        SettingsError: There is no such metric, or it can't be called with a prediction and its accepted outputs.
+    """
+    if isinstance(name, _Named):
+        return name
+    if not isinstance(name, str):
+        _check_callable(name, _qualified_name(name))
+        return _Named(_qualified_name(name), name)
+    base, colon, option = name.partition(":")
+    if base in _COMPARISONS and not colon:
+        return _Named(name, _Best(_COMPARISONS[base]))
+    if base == "numeric":
+        return _Named(name, _Best(partial(numeric, **_tolerance(name, option))))
+    if colon and base not in _COMPARISONS:
+        return _Named(name, _import_function(name, base, option))
+    close = difflib.get_close_matches(base.lower().replace("-", "_").replace(" ", "_"), METRICS, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise SettingsError(
+        f"There is no metric {name!r}.{hint} Metrics: {', '.join(METRICS)}; or module:function for your own."
+    )
+
+
+def metric_name(metric: Metric) -> str:
+    """Return the name by which `get_metric` gave this metric, or ``module:function`` of any other callable."""
+    return metric.name if isinstance(metric, _Named) else _qualified_name(metric)
+
+
+def _tolerance(name: str, option: str) -> dict[str, str]:
+    relative = option.endswith("%")
+    try:
+        value = Decimal(option.removesuffix("%")) / (100 if relative else 1)
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or value < 0:
+        raise SettingsError(
+            f"The tolerance of the metric {name!r} must be a number from 0 up (an absolute difference, as in "
+            "numeric:0.01) or a percentage (a relative one, as in numeric:1%)."
+        )
+    return {"relative" if relative else "absolute": str(value)}
+
+
+def _import_function(name: str, module: str, function: str) -> Metric:
+    directory = os.getcwd()
+    sys.path.insert(0, directory)
+    try:
+        found: Metric = attrgetter(function)(importlib.import_module(module))
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
+        raise SettingsError(
+            f"The metric {name!r} can't be imported: {error}. It must be module:function, where the module is "
+            f"installed or in the working directory ({directory}); built in are {', '.join(METRICS)}."
+        ) from error
+    finally:
+        if directory in sys.path:  # the module may have changed the path itself
+            sys.path.remove(directory)
+    _check_callable(found, name)
+    return found
+
+
+def _check_callable(function: object, name: str) -> None:
+    expected = "a metric is a function of the prediction (str) and the accepted outputs (sequence of str)"
+    if not callable(function):
+        raise SettingsError(f"The metric {name!r} is of type {type(function).__name__} and can't be called; {expected}.")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions written in C don't tell
+        return
+    try:
+        signature.bind("", ())
+    except TypeError as error:
+        raise SettingsError(f"The metric {name!r} can't be called with two arguments ({error}); {expected}.") from error
+
+
+def _qualified_name(metric: object) -> str:
+    owner = metric if hasattr(metric, "__qualname__") else type(metric)
+    return f"{owner.__module__}:{owner.__qualname__}"  # type: ignore[attr-defined]

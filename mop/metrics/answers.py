@@ -13,8 +13,9 @@ from mop.metrics.normalise import NUMBER
 
 _ARITHMETIC = Context(prec=50, traps=[])
 _FINAL = re.compile(r"####|\\boxed\s*\{")
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w)\]}}])-\s?(?=[$€£\d.])|(?<==)\s*-\s*|(?<=\s)-(?=[$€£\d.]))?[$€£]?"
+    rf"(?P<sign>(?<![\w)\]}}])-|(?<==)\s*-\s*)?[$€£]?"
     rf"(?:(?P<whole>\d+)\s+(?=\d+/\d))?(?P<number>{NUMBER})"
     r"(?:(?P<exponent>e[-+]?\d{1,3})(?![\w.])|\s?/\s?(?P<divisor>\d+)(?!\d*[/.]\d))?",
     re.IGNORECASE,
@@ -30,7 +31,7 @@ def numbers(text: str) -> list[Decimal]:
     >>> numbers("5-3 is 2, and -$1,200.50 is 1/2 of -2401")
     [Decimal('5'), Decimal('3'), Decimal('2'), Decimal('-1200.50'), Decimal('0.5'), Decimal('-2401')]
     """
-    text = text.replace("\u2212", "-")
+    text = _LATEX_FRACTION.sub(r"\1/\2", text.replace("\u2212", "-"))
     markers = list(_FINAL.finditer(text))
     if markers:
         text = text[markers[-1].end() :]
@@ -79,14 +80,76 @@ def numeric(prediction: str, output: str, *, absolute: str = "0", relative: str 
     )
 
 
-_OPTION_OUTPUT = re.compile(r"\W*([A-Za-z])\W*|\(?([A-Z])[).:]\s.+", re.DOTALL)
-_WRONG = r"(?!\s*(?:is|are|was|would be|isn't|can't|cannot)?\s*(?:not\b|wrong|incorrect|false|n't))"
-# A bare capital is an option unless it is the article or the pronoun, as in "A good answer" and "I think".
-_LETTER = rf"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Z])(?![\w'])(?<!\bI)(?!(?<=\bA)\s+(?!because|since|as\b|for\b|is\b)[a-z])){_WRONG}"
-_WHOLE = re.compile(r"\W*([A-Za-z])\W*")
-_ANNOUNCED = re.compile(
-    r"(?:\b(?i:(?:answer|choice|option)(?:\s+(?:is|would\s+be|must\s+be|should\s+be)|\s*[:=])|choose|pick|select|therefore,?|hence,?|thus,?|so,?|go\s+with|####)"
-    rf"\s*:?\s*(?i:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer|letter)\s*(?:is\b)?)?\s*{_LETTER})"
+_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\w*\s*\{)?\W*([A-Za-z])\W*\}")
+_ONLY = re.compile(r"\W*([A-Za-z])\W*")
+_HEADED = re.compile(r"\W*(?:\(([A-Za-z])\)|([A-Z])[).:])\s.+", re.DOTALL)
+# A bare capital is no option where it is the article or the pronoun, as in "A good answer" or "I think".
+_OPTION = re.compile(
+    r"\(\s*([A-Za-z])\s*\)|\[\s*([A-Z])\s*\]|(?<![\w'])([a-z])(?=\s*(?:[).:]|$))"
+    r"|(?<![\w'])(A(?!\s+(?!because|since|as\b|for\b|is\b)[a-z])|I(?=\s*(?:[).:]|$))|[B-HJ-Z])(?![\w'])"
 )
-_LEADING = re.compile(rf"\W*?(?i:option\s+|answer\s+)?(?:{_LETTER}|([A-Za-z])\))")
-_BRACKETED = re.compile(rf"(?<!\bnot )(?<!than )(?<!instead of )[(\[]\s*([A-Za-z])\s*[)\]]{_WRONG}")
+_LEAD = re.compile(r"\W*(?:(?:option|choice)\s+)?\W*", re.IGNORECASE)
+_ANNOUNCEMENT = re.compile(
+    r"(?:\b(?:answer|choice|option)\b\s*(?:(?:is|would\s+be|must\s+be|should\s+be)\b\s*:?|[:=])"
+    r"|\b(?:choose|pick|select|go\s+with)\b|\b(?:so|thus|hence|therefore)\b,?|####)"
+    r"\s*(?:the\s+)?(?:option|choice|letter)?\s*$",
+    re.IGNORECASE,
+)
+_OTHER = r"[(\[]?[A-HJ-Z]\b(?!\s+(?!and\b|or\b)[a-z])"
+_REJECTED_BEFORE = re.compile(
+    r"(?:\b(?:[Nn]ot|than|instead\s+of|except|unlike)\b|(?<!\w)[A-Z][)\]]?\s*(?:\bor\b|\band\b|,))\s*(?:option\s*)?$"
+)
+_REJECTED_AFTER = re.compile(
+    r"\s*(?:(?:(?:is|are|was)\s+)?(?:not|wrong|incorrect|false)\b|(?:isn't|aren't|cannot|can't)\b"
+    rf"|(?:\bor\b|\band\b|,)\s*{_OTHER})"
+)
+#: Characters on each side of a letter in which words can announce or reject it.
+_WINDOW = 60
+
+
+def multiple_choice(prediction: str, output: str) -> float:
+    """Return 1 if the reply chooses the option letter of the output, else 0.
+
+    An output names its option as "B", "(B)", "B." or "B. Paris". The reply chooses, in this order of precedence,
+    the letter that is all of it, the last letter that it announces ("the answer is B"), the letter that it starts
+    with, or the only letter in brackets. Letters that it rejects ("(A) is wrong") don't count, and a reply that
+    names several or none chooses nothing: it is never given a letter by guess.
+
+    Raises:
+        DataError: The output does not name an option.
+    """
+    named = _ONLY.fullmatch(output) or _HEADED.fullmatch(output)
+    if named is None:
+        raise DataError(
+            f"The metric multiple_choice needs an option letter, such as B or (B), as accepted output, but one is "
+            f"{output!r}. Correct the example, or use another metric, such as exact_match."
+        )
+    return float(_chosen(prediction) == _letter(named))
+
+
+def _chosen(reply: str) -> str | None:
+    """Return the capital letter of the option that a reply chooses, or None."""
+    text = _BOXED.sub(r"answer: (\1)", reply).replace("*", "").replace("`", "").strip()
+    if only := _ONLY.fullmatch(text):
+        return _letter(only)
+    mentions = [mention for mention in _OPTION.finditer(text) if not _rejected(mention)]
+    announced = [mention for mention in mentions if _ANNOUNCEMENT.search(_before(mention))]
+    if announced:
+        return _letter(announced[-1])
+    if mentions and _LEAD.fullmatch(text[: mentions[0].start()]):
+        return _letter(mentions[0])
+    bracketed = {_letter(mention) for mention in mentions if mention[0][0] in "(["}
+    return bracketed.pop() if len(bracketed) == 1 else None
+
+
+def _rejected(mention: re.Match[str]) -> bool:
+    after = mention.string[mention.end() : mention.end() + _WINDOW]
+    return bool(_REJECTED_BEFORE.search(_before(mention)) or _REJECTED_AFTER.match(after))
+
+
+def _before(mention: re.Match[str]) -> str:
+    return mention.string[max(0, mention.start() - _WINDOW) : mention.start()]
+
+
+def _letter(match: re.Match[str]) -> str:
+    return next(group for group in match.groups() if group).upper()

@@ -23,7 +23,7 @@ _TYPOGRAPHY = str.maketrans(
 NUMBER = r"(?:(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|(?<!\d)\.\d+"
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_OPERATOR = re.compile(r"[+*/=<>^|~\\%#&@]|(?<![^\W\d_])-|-(?!\w)")
+_OPERATOR = re.compile(r"[+*/=<>^|~\\%#]|(?<![^\W\d_])-|-(?!\w)")
 _SENTENCE_LABEL = re.compile(r"\bsentence [12]:", re.IGNORECASE)
 _WRAPPERS = ("**", "__", "*", "`", '"', "'", "$")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -26,16 +26,14 @@ def exact_match(prediction: str, output: str) -> float:
     Case, quotes, a closing full stop, and "-" or "_" against a space make no difference; signs and points of
     numbers do.
     """
-    formula = is_formula(output)
-    gold = tokens(output, formula=formula)
-    return float(any(tokens(reading, formula=formula) == gold for reading in readings(prediction)))
+    gold = tokens(output, formula=is_formula(output))
+    return float(any(given == gold for given in _read_as(output, prediction)))
 
 
 def exact_set(prediction: str, output: str) -> float:
     """Return 1 if reply and output have the same set of tokens, in any order, else 0."""
-    formula = is_formula(output)
-    gold = set(tokens(output, formula=formula))
-    return float(any(set(tokens(reading, formula=formula)) == gold for reading in readings(prediction)))
+    gold = set(tokens(output, formula=is_formula(output)))
+    return float(any(set(given) == gold for given in _read_as(output, prediction)))
 
 
 def contains(prediction: str, output: str) -> float:
@@ -48,9 +46,8 @@ def contains(prediction: str, output: str) -> float:
 
 def token_f1(prediction: str, output: str) -> float:
     """Return the F1 of reply and output as bags of tokens (SQuAD's F1), for the best reading of the reply."""
-    formula = is_formula(output)
-    gold = tokens(output, formula=formula)
-    return max((_f1(tokens(reading, formula=formula), gold) for reading in readings(prediction)), default=0.0)
+    gold = tokens(output, formula=is_formula(output))
+    return max((_f1(given, gold) for given in _read_as(output, prediction)), default=0.0)
 
 
 def rouge_l(prediction: str, output: str) -> float:
@@ -65,6 +62,14 @@ def rouge_l(prediction: str, output: str) -> float:
         return 1.0
     score = _rouge_scorer(is_formula(output)).score(output, prediction)
     return float(score["rougeL"].fmeasure)
+
+
+def _read_as(output: str, prediction: str) -> Iterator[tuple[str, ...]]:
+    """Yield the tokens of each reading of the reply, read as the output is; A+ and -x don't read as words."""
+    formula = is_formula(output)
+    for reading in readings(prediction):
+        if formula or not is_formula(reading):
+            yield tokens(reading, formula=formula)
 
 
 def _f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
