@@ -34,9 +34,7 @@ from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.lm.request import Request
 
-SYSTEM = (
-    "Classify the message into one of the categories of the bank's help desk. Answer with the category. " * 4
-)
+SYSTEM = "Classify the message into one of the categories of the bank's help desk. Answer with the category. " * 4
 
 
 def make_requests(count: int) -> list[Request]:

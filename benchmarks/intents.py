@@ -73,9 +73,7 @@ async def main(arguments: argparse.Namespace) -> dict[str, object]:
     result = await aevaluate(mixture, test, client, against=systems)
     await client.aclose()
     return {
-        "arguments": {
-            key: str(value) for key, value in vars(arguments).items() if key not in ("ledger", "base_url")
-        },
+        "arguments": {key: str(value) for key, value in vars(arguments).items() if key not in ("ledger", "base_url")},
         "experts": len(mixture),
         "kept": mixture.kept,
         "search": runs,

@@ -192,9 +192,7 @@ def from_bytes(content: bytes, name: str = "the mixture") -> Mixture:
         projection=arrays.get("projection"),
         encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
         model=manifest.model,
-        decoding=Decoding(
-            manifest.decoding.max_tokens, tuple(manifest.decoding.stop), manifest.decoding.temperature
-        ),
+        decoding=Decoding(manifest.decoding.max_tokens, tuple(manifest.decoding.stop), manifest.decoding.temperature),
         metric=manifest.metric,
         report=manifest.report,
         provenance=manifest.provenance,
@@ -211,8 +209,17 @@ def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
             if sum(member.file_size for member in archive.infolist()) > MAX_UNPACKED_BYTES:
                 raise ArtifactError(f"{name} would unpack to more than {MAX_UNPACKED_BYTES} bytes; it isn't a mixture.")
             return archive.read(MANIFEST), archive.read(VECTORS)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
-        raise ArtifactError(f"{name} is damaged or isn't a mixture ({error}). Copy it again or learn it anew.") from error
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        EOFError,
+        OSError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
+        raise ArtifactError(
+            f"{name} is damaged or isn't a mixture ({error}). Copy it again or learn it anew."
+        ) from error
     except RuntimeError as error:  # zipfile's way to refuse encrypted members
         raise ArtifactError(f"{name} is encrypted, which a mixture never is.") from error
     except Exception as error:

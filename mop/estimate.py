@@ -70,5 +70,9 @@ def estimate(settings: Settings, splits: Splits) -> Estimate:
     prices = Prices()
     known = prices.find(settings.model) is not None
     return Estimate(
-        plan, plan.calls, usage.prompt_tokens, usage.completion_tokens, prices.cost(usage, settings.model) if known else None
+        plan,
+        plan.calls,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        prices.cost(usage, settings.model) if known else None,
     )

@@ -177,7 +177,8 @@ async def _score(
     replies: list[Reply] = [reply for _, reply in sorted(zip(order, in_order, strict=True), key=lambda pair: pair[0])]
     answers = tuple(reply.text.strip() for reply in replies)
     scores = np.array(
-        [metric(answer, example.outputs) for answer, example in zip(answers, examples, strict=True)], dtype=float
+        [metric(answer, example.outputs) for answer, example in zip(answers, examples, strict=True)],
+        dtype=float,
     )
     usage = reduce(lambda total, reply: total + reply.usage, replies, Usage())
     prices = Prices()

@@ -189,14 +189,10 @@ class Mixture:
         from mop.connect import connected
 
         order = sorted(range(len(queries)), key=lambda i: (routes[i].fallback, routes[i].expert, i))
-        requests = [
-            self.decoding.request(self.model, self.prompt_of(routes[i]), queries[i]) for i in order
-        ]
+        requests = [self.decoding.request(self.model, self.prompt_of(routes[i]), queries[i]) for i in order]
         async with connected(client, self.model) as live:
             if live.model != self.model:
-                requests = [
-                    self.decoding.request(live.model, self.prompt_of(routes[i]), queries[i]) for i in order
-                ]
+                requests = [self.decoding.request(live.model, self.prompt_of(routes[i]), queries[i]) for i in order]
             replies = await live.complete_many(requests)
         answers: dict[int, Answer] = {
             i: Answer(reply.text.strip(), routes[i].expert, reply.usage)

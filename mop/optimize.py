@@ -241,7 +241,15 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
         "completion_tokens": spend.usage.completion_tokens,
         "settings": {
             name: getattr(settings, name)
-            for name in ("budget", "tokens", "usd", "experts", "max_demos", "prompt_tokens", "confidence", "refit")
+            for name in (
+                "budget",
+                "tokens",
+                "usd",
+                "experts",
+                "max_demos",
+                "prompt_tokens",
+                "confidence",
+                "refit",
+            )
         },
     }
-

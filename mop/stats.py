@@ -243,7 +243,8 @@ def _newcombe(a: _Array, b: _Array, level: float) -> Interval:
         return math.sqrt(max(0.0, u * u - 2 * correlation * u * v + v * v))
 
     return Interval(
-        max(-1.0, p - q - reach(p - of_p.low, of_q.high - q)), min(1.0, p - q + reach(of_p.high - p, q - of_q.low))
+        max(-1.0, p - q - reach(p - of_p.low, of_q.high - q)),
+        min(1.0, p - q + reach(of_p.high - p, q - of_q.low)),
     )
 
 

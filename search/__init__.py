@@ -1,0 +1,1 @@
+"""Search: how prompts and mixtures are found. Knows prompts, metrics, the model client and regions; no front."""

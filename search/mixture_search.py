@@ -68,7 +68,8 @@ class _Search:
         winner = singles[single_race.winner]
         self.session.listener.best(single_race.mean(single_race.winner))
         zero_shot = next(
-            (singles[arm].prompt for arm in single_race.ranking if not singles[arm].prompt.demos), winner.prompt
+            (singles[arm].prompt for arm in single_race.ranking if not singles[arm].prompt.demos),
+            winner.prompt,
         )
         generalist = await self._judge(Arm.single("generalist", winner.prompt, len(self.problem.validation)))
         report = {
@@ -115,9 +116,7 @@ class _Search:
     async def _race_layouts(self, instruction: str) -> tuple[_Best, dict[str, object]]:
         self.session.listener.stage("racing numbers of experts")
         layouts = self._layouts()
-        arms = [
-            layout.arm(_layout_name(layout), instruction, self.problem.validation_vectors) for layout in layouts
-        ]
+        arms = [layout.arm(_layout_name(layout), instruction, self.problem.validation_vectors) for layout in layouts]
         spare = self.plan.calls - self.used - len(self.order)
         result = await self._race(arms, max(len(arms), min(self.plan.layout_calls, spare)))
         winner = layouts[result.winner]
@@ -230,7 +229,11 @@ class _Search:
     async def _race(self, arms: Sequence[Arm], calls: int) -> RaceResult:
         before = self.session.trials.done
         result = await race(
-            arms, self.problem.validation, self.order, self.session.trials, calls=min(calls, self.plan.calls - self.used)
+            arms,
+            self.problem.validation,
+            self.order,
+            self.session.trials,
+            calls=min(calls, self.plan.calls - self.used),
         )
         self.used += self.session.trials.done - before
         return result
@@ -276,16 +279,16 @@ class _Search:
         count = len(layout.regions)
         judged = self.order
         regions = layout.assign(self.problem.validation_vectors)[judged]
-        result = gate(
-            scores[judged], generalist_scores[judged], regions, count, confidence=self.session.confidence
-        )
+        result = gate(scores[judged], generalist_scores[judged], regions, count, confidence=self.session.confidence)
         report = {**report, "gate": _gate_report(result, scores[judged], generalist_scores[judged], layout)}
         if not result.open:
             return self._one_prompt(generalist, zero_shot, generalist_scores, report)
         final = layout.refitted(self._everything()) if self.session.refit else layout
         sizes = np.bincount(layout.assign(self.problem.train_vectors), minlength=count)
         words = region_words(
-            [example.input for example in self.problem.train], layout.assign(self.problem.train_vectors), count
+            [example.input for example in self.problem.train],
+            layout.assign(self.problem.train_vectors),
+            count,
         )
         experts = []
         for region, shrunk in enumerate(result.gains):
@@ -314,9 +317,7 @@ class _Search:
         )
 
 
-def _ranked_candidates(
-    singles: Sequence[SinglePrompt], result: RaceResult, incumbent: Candidate
-) -> list[Candidate]:
+def _ranked_candidates(singles: Sequence[SinglePrompt], result: RaceResult, incumbent: Candidate) -> list[Candidate]:
     """Return the distinct candidates from best to worst in the race of single prompts, the incumbent first."""
     ranked = [singles[arm].candidate for arm in result.ranking]
     return list(dict.fromkeys([incumbent, *ranked]))

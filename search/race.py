@@ -125,8 +125,6 @@ def _drop_beaten(
     ranked = _best_first(scores, alive)
     leader = ranked[0]
     kept = [
-        arm
-        for arm in ranked
-        if arm == leader or lower_bound(scores[leader, seen] - scores[arm, seen], confidence) <= 0
+        arm for arm in ranked if arm == leader or lower_bound(scores[leader, seen] - scores[arm, seen], confidence) <= 0
     ]
     return kept, [arm for arm in ranked if arm not in kept]

@@ -14,7 +14,6 @@ from mop.lm.client import ModelClient
 from mop.metrics import Metric
 from mop.prompts import Prompt
 
-
 Trial = tuple[Prompt, Example]
 
 
@@ -55,9 +54,7 @@ class Trials:
             if trial not in self._known:
                 by_prompt.setdefault(trial[0], []).append(trial)
         pending = [trial for group in by_prompt.values() for trial in group]
-        requests = [
-            self._decoding.request(self._client.model, prompt, example.input) for prompt, example in pending
-        ]
+        requests = [self._decoding.request(self._client.model, prompt, example.input) for prompt, example in pending]
         replies = await self._client.complete_many(requests)
         for trial, reply in zip(pending, replies, strict=True):
             score = self._metric(reply.text, trial[1].outputs)

@@ -106,9 +106,7 @@ class FakeEndpoint:
     async def serve(self, announce: Callable[[str], None] = lambda _: None) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        server = await self._loop.create_server(
-            lambda: _Connection(self), "127.0.0.1", self._port, backlog=512
-        )
+        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self._port, backlog=512)
         self._port = server.sockets[0].getsockname()[1]
         self._ready.set()
         announce(self.base_url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from typing import Any
 
@@ -15,7 +16,23 @@ TOPICS = {
     "meeting": ["cancelled", "moved", "crowded", "boring", "remote", "secret"],
     "garden": ["dry", "flooded", "overgrown", "muddy", "sunny", "fenced"],
 }
-FILLER = "please help me today again since monday morning with some rather strange unusual trouble somewhere".split()
+FILLER = [
+    "please",
+    "help",
+    "me",
+    "today",
+    "again",
+    "since",
+    "monday",
+    "morning",
+    "with",
+    "some",
+    "rather",
+    "strange",
+    "unusual",
+    "trouble",
+    "somewhere",
+]
 
 
 def words(text: str) -> set[str]:
@@ -29,7 +46,7 @@ def nearest_demo_answer(messages: list[dict[str, Any]]) -> str:
         return f"Name the state of the thing in the message, variant {digest[:6]}."
     query = words(messages[-1]["content"])
     best, overlap = "unknown", 0.0
-    for user, assistant in zip(messages, messages[1:], strict=False):
+    for user, assistant in itertools.pairwise(messages):
         if user["role"] == "user" and assistant["role"] == "assistant":
             shown = words(user["content"])
             score = len(query & shown) / (1 + len(query | shown))

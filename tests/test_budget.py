@@ -88,9 +88,7 @@ amounts = st.integers(0, 40)
 @settings(max_examples=150, deadline=None)
 @given(
     caps=st.tuples(st.none() | st.integers(0, 8), st.none() | amounts, st.none() | st.floats(0, 3e-4)),
-    steps=st.lists(
-        st.tuples(st.sampled_from(["reserve", "settle", "cancel"]), amounts, amounts, st.integers(0, 9))
-    ),
+    steps=st.lists(st.tuples(st.sampled_from(["reserve", "settle", "cancel"]), amounts, amounts, st.integers(0, 9))),
 )
 def test_no_sequence_of_calls_that_keep_their_reservation_passes_a_cap(caps, steps):
     calls, tokens, usd = caps
@@ -105,9 +103,7 @@ def test_no_sequence_of_calls_that_keep_their_reservation_passes_a_cap(caps, ste
         elif held:
             reservation, most_prompt, most_completion = held.pop(pick % len(held))
             if action == "settle":
-                used = Usage(
-                    min(prompt, most_prompt), min(pick, prompt, most_prompt), min(completion, most_completion)
-                )
+                used = Usage(min(prompt, most_prompt), min(pick, prompt, most_prompt), min(completion, most_completion))
                 budget.settle(reservation, used)
             else:
                 budget.cancel(reservation)

@@ -51,9 +51,7 @@ def client_of(server: FakeEndpoint, ledger: Ledger, **options) -> ModelClient:
 
 
 def expected(requests) -> list[str]:
-    return [
-        hashed([{"role": role, "content": text} for role, text in request.messages]) for request in requests
-    ]
+    return [hashed([{"role": role, "content": text} for role, text in request.messages]) for request in requests]
 
 
 async def test_replies_come_in_the_order_of_the_requests_whatever_order_they_arrive_in(ledger):
@@ -105,9 +103,7 @@ async def test_a_sample_number_asks_again(ledger):
 
 async def test_extra_fields_of_the_body_are_sent_and_belong_to_the_key(ledger):
     with FakeEndpoint() as server:
-        plain, low = (
-            client_of(server, ledger, extra_body=extra) for extra in (None, {"reasoning_effort": "low"})
-        )
+        plain, low = (client_of(server, ledger, extra_body=extra) for extra in (None, {"reasoning_effort": "low"}))
         first, second = await plain.complete(ask("a")), await low.complete(ask("a"))
         await plain.aclose()
         await low.aclose()
@@ -143,9 +139,7 @@ async def test_a_reply_is_on_record_before_it_is_given_out(tmp_path):
         Fault(raw=b'{"choices": ['),
         Fault(raw=b"<html>hello</html>", headers={"content-type": "text/html"}),
         Fault.body({"choices": []}),
-        Fault.body(
-            {"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}]}
-        ),
+        Fault.body({"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}]}),
         Fault.body({"error": {"message": "overloaded"}}),
         Fault.body(["surprise"]),
     ],
@@ -282,9 +276,7 @@ async def test_a_call_counts_once_whether_sent_or_from_the_ledger_and_the_sum_is
             client = client_of(server, ledger, budget=budget, concurrency=concurrency)
             got = []
             with pytest.raises(BudgetExceeded):
-                await client.complete_many(
-                    asks(50) + asks(50), lambda place, reply, got=got: got.append(place)
-                )
+                await client.complete_many(asks(50) + asks(50), lambda place, reply, got=got: got.append(place))
             await client.aclose()
             spent.append(budget.spent)
             refused_at.append(sorted(got))
@@ -494,9 +486,7 @@ async def test_embeddings_come_in_the_order_of_the_texts_over_several_bounded_ca
 
 
 async def test_too_few_embeddings_are_an_error(ledger):
-    with FakeEndpoint(
-        faults=lambda n, body: Fault.body({"data": [{"index": 0, "embedding": [1]}]})
-    ) as server:
+    with FakeEndpoint(faults=lambda n, body: Fault.body({"data": [{"index": 0, "embedding": [1]}]})) as server:
         client = client_of(server, ledger)
         with pytest.raises(ModelError, match="1 embeddings for 2 texts"):
             await client.embed(["a", "b"])
@@ -588,7 +578,5 @@ def test_importing_the_client_does_not_load_what_it_does_not_need():
         "import sys, mop.lm.request, mop.lm.limiter;"
         "print(*(name for name in ('openai', 'sqlalchemy') if name in sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout.strip() == ""

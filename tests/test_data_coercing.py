@@ -45,9 +45,7 @@ def test_dicts_carry_splits_and_other_column_names():
 
 @pytest.mark.parametrize("kind", [PandasLike, PolarsLike])
 def test_data_frames_are_read_by_row_with_missing_values_as_none(kind):
-    frame = kind(
-        {"input": ["a", "b"], "output": [np.int64(3), np.array(["x", "y"])], "split": ["train", np.nan]}
-    )
+    frame = kind({"input": ["a", "b"], "output": [np.int64(3), np.array(["x", "y"])], "split": ["train", np.nan]})
     assert coerce_examples(frame) == [Example("a", ("3",), "train"), Example("b", ("x", "y"))]
 
 
@@ -61,9 +59,7 @@ def test_a_path_is_read(tmp_path):
 
 def test_every_bad_item_is_reported_by_index():
     with pytest.raises(BadRows) as caught:
-        coerce_examples(
-            [("a", "b"), "ab", ("a", "b", "c"), Example("", ()), {"input": "x", "output": float("nan")}, 7]
-        )
+        coerce_examples([("a", "b"), "ab", ("a", "b", "c"), Example("", ()), {"input": "x", "output": float("nan")}, 7])
     found = {problem.position: problem.reason for problem in caught.value.problems}
     assert list(found) == [1, 2, 3, 4, 5]
     assert found[1].endswith("got 'ab'")

@@ -58,9 +58,7 @@ def test_the_same_input_in_two_splits_is_an_exact_duplicate():
 
 
 def test_nearly_the_same_input_is_a_near_duplicate_with_its_similarity():
-    (found,) = find_duplicates(
-        splits([LONG + "!", "short"], [LONG.replace("lazy", "lazier"), "another text"])
-    )
+    (found,) = find_duplicates(splits([LONG + "!", "short"], [LONG.replace("lazy", "lazier"), "another text"]))
     assert (found.kind, found.text, found.split, found.other_split) == (
         "near",
         LONG + "!",
@@ -149,7 +147,5 @@ def test_thousands_of_inputs_take_seconds():
 
 
 def test_importing_the_package_loads_neither_scikit_learn_nor_pyarrow():
-    code = (
-        "import sys, mop.data; sys.exit(any(name in sys.modules for name in ('sklearn', 'pyarrow', 'scipy')))"
-    )
+    code = "import sys, mop.data; sys.exit(any(name in sys.modules for name in ('sklearn', 'pyarrow', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

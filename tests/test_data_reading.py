@@ -197,9 +197,7 @@ def test_a_file_with_another_separator_is_recognized():
 
 
 def test_a_column_that_stands_twice_is_an_error():
-    assert "more than one column called 'input'" in error(
-        io.BytesIO(b"input,input,output\na,b,c\n"), format="csv"
-    )
+    assert "more than one column called 'input'" in error(io.BytesIO(b"input,input,output\na,b,c\n"), format="csv")
 
 
 def test_parquet_columns_whose_names_share_a_stem_are_told_apart():
@@ -240,9 +238,7 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
 
 
 def test_utf16_a_json_array_and_damaged_gzip_say_what_they_are():
-    assert "UTF-16" in error(
-        io.BytesIO(codecs.BOM_UTF16_LE + "input,output".encode("utf-16-le")), format="csv"
-    )
+    assert "UTF-16" in error(io.BytesIO(codecs.BOM_UTF16_LE + "input,output".encode("utf-16-le")), format="csv")
     assert "one JSON array" in error(io.BytesIO(b'[\n  {"input": "a", "output": "b"}\n]'))
     assert "gzip" in error(io.BytesIO(gzip.compress(b"input,output\na,b")[:-9]), format="csv")
 
@@ -264,9 +260,7 @@ def test_arbitrary_bytes_give_examples_or_a_data_error(content, format):
             assert all(example.input.strip() and all(example.outputs) for example in examples)
 
 
-usable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
-    str.strip
-)
+usable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip)
 
 
 @given(st.lists(st.builds(Example, usable, st.lists(usable, min_size=1, unique=True).map(tuple)), min_size=1))

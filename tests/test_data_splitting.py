@@ -76,8 +76,7 @@ def test_the_same_input_never_straddles_drawn_splits():
     splits = split_examples(examples, test=0.25)
     assert sizes(splits) == (12, 6, 6)
     inputs = [
-        {normal_form(example.input) for example in part}
-        for part in (splits.train, splits.validation, splits.test)
+        {normal_form(example.input) for example in part} for part in (splits.train, splits.validation, splits.test)
     ]
     assert not inputs[0] & inputs[1]
     assert not inputs[0] & inputs[2]
@@ -130,9 +129,7 @@ def test_every_example_lands_in_one_split_and_in_the_one_it_names(examples, seed
         splits = split_examples(examples, seed=seed, validation=validation, test=test)
     except DataError:
         assume(False)
-    everything = [
-        (e.input, e.outputs) for part in (splits.train, splits.validation, splits.test) for e in part
-    ]
+    everything = [(e.input, e.outputs) for part in (splits.train, splits.validation, splits.test) for e in part]
     assert Counter(everything) == Counter((e.input, e.outputs) for e in examples)
     for role in ("validation", "test"):
         named = Counter((e.input, e.outputs) for e in examples if e.split == role)

@@ -11,7 +11,8 @@ from mop.search.demos import closed_answers, nearest_demos, one_for_each_answer
 from mop.search.experts import Recipe, expert_demos, with_answers
 
 rows = st.lists(
-    st.tuples(st.text("abc ", min_size=1, max_size=60), st.sampled_from(["red", "green", "blue"])), max_size=30
+    st.tuples(st.text("abc ", min_size=1, max_size=60), st.sampled_from(["red", "green", "blue"])),
+    max_size=30,
 ).map(lambda pairs: [Example(text, (answer,)) for text, answer in pairs])
 
 
@@ -19,9 +20,7 @@ rows = st.lists(
 def test_demos_keep_to_tokens_number_and_answers_and_never_repeat(
     examples: list[Example], tokens: int, count: int, per_answer: int | None
 ) -> None:
-    demos = nearest_demos(
-        examples, range(len(examples)), token_budget=tokens, max_demos=count, per_answer=per_answer
-    )
+    demos = nearest_demos(examples, range(len(examples)), token_budget=tokens, max_demos=count, per_answer=per_answer)
     assert sum(demo.tokens for demo in demos) <= tokens
     assert len(demos) <= count
     assert len({demo.input for demo in demos}) == len(demos)

@@ -10,7 +10,7 @@ import textwrap
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from mop.errors import ModelError, SettingsError, WeightsError
@@ -27,7 +27,7 @@ def chat(server: LocalServer, *messages: tuple[str, str], tokens: int = 4) -> di
         "max_tokens": tokens,
         "temperature": 0,
     }
-    response = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=60, trust_env=False)
+    response = httpx2.post(f"{server.base_url}/chat/completions", json=body, timeout=60, trust_env=False)
     response.raise_for_status()
     return response.json()
 
@@ -80,9 +80,9 @@ def test_it_reports_the_context_that_is_really_served(tiny_server, tiny_model):
 
 def test_the_web_page_is_off_and_other_origins_are_not_let_in(tiny_server):
     root = tiny_server.base_url.removesuffix("/v1")
-    page = httpx.get(root, headers={"Accept": "text/html"}, trust_env=False)
+    page = httpx2.get(root, headers={"Accept": "text/html"}, trust_env=False)
     assert page.status_code == 404
-    other = httpx.get(f"{root}/v1/models", headers={"Origin": "https://example.com"}, trust_env=False)
+    other = httpx2.get(f"{root}/v1/models", headers={"Origin": "https://example.com"}, trust_env=False)
     assert other.headers.get("access-control-allow-origin") not in {"*", "https://example.com"}
 
 

@@ -116,7 +116,11 @@ def test_a_killed_run_goes_on_where_it_was_and_pays_for_nothing_twice(tmp_path: 
     ledger, out = str(tmp_path / "ledger.sqlite"), str(tmp_path / "mixture.mop")
     with FakeEndpoint(nearest_demo_answer, latency=0.02) as endpoint:
         script = SCRIPT.format(
-            tests=str(Path(__file__).parent), url=endpoint.base_url, instruction=INSTRUCTION, ledger=ledger, out=out
+            tests=str(Path(__file__).parent),
+            url=endpoint.base_url,
+            instruction=INSTRUCTION,
+            ledger=ledger,
+            out=out,
         )
         process = subprocess.Popen([sys.executable, "-c", script])
         deadline = time.monotonic() + 60
@@ -155,7 +159,10 @@ def test_a_mixture_that_is_no_better_is_not_shipped() -> None:
 
 def test_an_endpoint_that_refuses_ends_the_run_with_what_to_do() -> None:
     refuse = lambda _number, _body: Fault.error(401, "bad key")  # noqa: E731
-    with FakeEndpoint(nearest_demo_answer, faults=refuse) as endpoint, pytest.raises(ModelError, match="API_KEY"):
+    with (
+        FakeEndpoint(nearest_demo_answer, faults=refuse) as endpoint,
+        pytest.raises(ModelError, match="API_KEY"),
+    ):
         learn(endpoint, Ledger.in_memory())
     assert endpoint.served < 50
 
@@ -173,7 +180,12 @@ def test_free_text_answers_are_learned_as_well() -> None:
     rows = [Example(f"word{i} and more text {i % 7}", (f"answer number {i}",)) for i in range(80)]
     with FakeEndpoint(lambda messages: messages[-1]["content"]) as endpoint:
         mixture = mop.optimize(
-            rows, model="simulated", budget=120, base_url=endpoint.base_url, ledger=Ledger.in_memory(), metric="token_f1"
+            rows,
+            model="simulated",
+            budget=120,
+            base_url=endpoint.base_url,
+            ledger=Ledger.in_memory(),
+            metric="token_f1",
         )
     assert all("Answer with one of" not in expert.prompt.instruction for expert in mixture.experts)
     assert mixture.projection is None
@@ -191,8 +203,6 @@ def test_the_result_does_not_depend_on_pythons_hash_seed(tmp_path: Path) -> None
                 ledger=str(tmp_path / f"{hash_seed}.sqlite"),
                 out=str(out),
             )
-            subprocess.run(
-                [sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed}
-            )
+            subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed})
             outputs.append(out.read_bytes())
     assert outputs[0] == outputs[1]

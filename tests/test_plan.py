@@ -10,7 +10,12 @@ from mop.errors import BudgetExceeded
 from mop.search.plan import MIN_CALLS, Plan, region_counts
 
 
-@given(st.integers(MIN_CALLS, 20_000), st.integers(5, 5000), st.integers(2, 2000), st.none() | st.integers(1, 100))
+@given(
+    st.integers(MIN_CALLS, 20_000),
+    st.integers(5, 5000),
+    st.integers(2, 2000),
+    st.none() | st.integers(1, 100),
+)
 def test_the_stages_of_a_plan_fit_into_its_calls(calls: int, train: int, validation: int, experts: int | None) -> None:
     plan = Plan.of(calls, train=train, validation=validation, experts=experts)
     assert plan.proposals + plan.single_calls + plan.validation <= calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fake_endpoint import FakeEndpoint, Fault
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.search import proposers
 from mop.search.proposers import Failure
-from fake_endpoint import FakeEndpoint, Fault
 
 ROWS = [Example(f"in {i}", (f"out {i % 5}",)) for i in range(20)]
 
@@ -55,7 +55,9 @@ def test_a_question_about_failures_shows_what_went_wrong() -> None:
     assert "out 3" in question
 
 
-async def test_equal_candidates_are_kept_once_and_cut_off_ones_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_equal_candidates_are_kept_once_and_cut_off_ones_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MOP_API_KEY", "key")
     cut = {"choices": [{"message": {"content": "This one is cut"}, "finish_reason": "length"}], "usage": {}}
     texts = iter(["Name the colour.", "name the colour.", "Name the shape."])

@@ -84,6 +84,6 @@ def test_a_schedule_never_takes_more_calls_than_it_was_given(arm_count: int, exa
 
 @pytest.mark.parametrize("calls", [12, 100, 400])
 async def test_a_race_keeps_to_its_calls(calls: int) -> None:
-    trials = KnownTrials({name: 0.5 for name in "abcdef"})
+    trials = KnownTrials(dict.fromkeys("abcdef", 0.5))
     await race(arms(list("abcdef")), EXAMPLES, np.arange(40), trials, calls=calls)
     assert len(trials.seen) <= calls

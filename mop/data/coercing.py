@@ -37,9 +37,7 @@ def coerce_examples(
         DataError: there are no items, or ``data`` is nothing of the above.
     """
     if isinstance(data, (str, os.PathLike)) or callable(getattr(data, "read", None)):
-        return read_examples(
-            data, input_column=input_column, output_column=output_column, split_column=split_column
-        )
+        return read_examples(data, input_column=input_column, output_column=output_column, split_column=split_column)
     columns = Columns(input_column, output_column, split_column)
     names, records = _frame_records(data) or ((), _items(data))
     rows = tuple(_row(index, item, columns) for index, item in enumerate(records))

@@ -130,9 +130,7 @@ def _inputs(examples: Iterable[Example]) -> list[str]:
     return list(dict.fromkeys(example.input for example in examples))
 
 
-def _nearest(
-    rest: dict[str, str], kept_forms: Sequence[str], near: float
-) -> Iterator[tuple[str, str, float]]:
+def _nearest(rest: dict[str, str], kept_forms: Sequence[str], near: float) -> Iterator[tuple[str, str, float]]:
     """Yield each text of ``rest`` that has a like in ``kept_forms``, with the nearest and its cosine."""
     if not rest or not kept_forms:
         return

@@ -134,9 +134,7 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]
                 except StopIteration:
                     break
                 except csv.Error as error:
-                    found.append(
-                        (start, f"the quotes do not match ({error}); write a quote inside a cell twice")
-                    )
+                    found.append((start, f"the quotes do not match ({error}); write a quote inside a cell twice"))
                     continue
                 if cells:
                     found.append((start, cells))

@@ -93,9 +93,7 @@ def _load(source: str | os.PathLike[str] | BinaryIO) -> tuple[bytes, str, str | 
     except FileNotFoundError as error:
         raise DataError(f"there is no file {origin}{_similar_file(path)}") from error
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"the file {origin} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise DataError(f"the file {origin} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _load_stream(stream: BinaryIO) -> tuple[bytes, str, str | None]:

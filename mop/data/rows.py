@@ -116,9 +116,7 @@ def _advice(role: str, name: str, table: Table) -> str:
     if close or usual:
         return f"{advice}; closest: {shown(by_folded[(close or usual)[0]])}."
     if table.lists_in_cells and len(table.columns) == 1 and (mark := re.search(r"[;|\t,]", table.columns[0])):
-        return (
-            f"{advice}; or is {mark.group()!r} the separator? Then save it with commas (.csv) or tabs (.tsv)."
-        )
+        return f"{advice}; or is {mark.group()!r} the separator? Then save it with commas (.csv) or tabs (.tsv)."
     return f"{advice}."
 
 
@@ -143,9 +141,7 @@ def _input(values: Mapping[str, object], column: str, reasons: list[str]) -> str
     return ""
 
 
-def _outputs(
-    values: Mapping[str, object], column: str, lists_in_cells: bool, reasons: list[str]
-) -> tuple[str, ...]:
+def _outputs(values: Mapping[str, object], column: str, lists_in_cells: bool, reasons: list[str]) -> tuple[str, ...]:
     if column not in values:
         reasons.append(f"no column {shown(column)}")
         return ()
@@ -211,9 +207,7 @@ def _plain(value: object) -> object:
         value = value.item()
     elif isinstance(value, np.ndarray):
         value = value.tolist()
-    missing = type(value).__name__ in ("NAType", "NaTType") or (
-        isinstance(value, float) and math.isnan(value)
-    )
+    missing = type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value))
     return None if missing else value
 
 

@@ -1,0 +1,1 @@
+"""Language models: requests, the client, the ledger, budgets, and local weights. Knows nothing of prompts' meaning."""

@@ -68,9 +68,7 @@ class Assembly:
         report: called with the number of bytes that are in place, never from two threads at once.
     """
 
-    def __init__(
-        self, folder: Path, files: Iterable[WeightFile], report: Callable[[int], None] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, files: Iterable[WeightFile], report: Callable[[int], None] | None = None) -> None:
         self.folder = folder
         self.files = {file.path: file for file in files}
         self._report = report

@@ -141,9 +141,7 @@ class ModelClient:
         with session.underway:
             try:
                 known = await asyncio.to_thread(self._ledger.get_many, list(places))
-                await Batch(send, session.commits.add, session.underway, self._meter, deliver).run(
-                    distinct, known
-                )
+                await Batch(send, session.commits.add, session.underway, self._meter, deliver).run(distinct, known)
             except BaseException:
                 # Replies that came in before the failure or the Ctrl-C are recorded before it goes on.
                 await session.commits.flush()

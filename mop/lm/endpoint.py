@@ -48,9 +48,7 @@ def choose_key(base_url: str | None, given: str | None, environment: Mapping[str
         if value is not None and value.strip():
             key = value.strip()
             if not (key.isascii() and key.isprintable()):
-                raise SettingsError(
-                    f"The API key ({source}) has characters that no key has; copy it once more."
-                )
+                raise SettingsError(f"The API key ({source}) has characters that no key has; copy it once more.")
             return key, source
     if is_openai(base_url):
         raise SettingsError(
@@ -147,9 +145,7 @@ class Endpoint:
                 self.attempts += 1
                 attempt += 1
                 try:
-                    async with asyncio.timeout(
-                        max(0.001, min(self._timeout, started + self._deadline - begun))
-                    ):
+                    async with asyncio.timeout(max(0.001, min(self._timeout, started + self._deadline - begun))):
                         answer: Any = await self._openai.post(path, cast_to=object, body=body)
                     value = read(json.loads(answer) if isinstance(answer, str) else answer)
                 except (openai.APIError, TimeoutError, Malformed, ValueError) as error:

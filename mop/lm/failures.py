@@ -69,13 +69,9 @@ def _status(error: openai.APIStatusError, model: str, address: Address) -> Troub
     status = error.status_code
     said = address.redact(_said(error))
     if error.code == "insufficient_quota":
-        raise ModelError(
-            f"{address.url} says that the quota is used up ({said}). Add credit or use another key."
-        )
+        raise ModelError(f"{address.url} says that the quota is used up ({said}). Add credit or use another key.")
     if status in TRANSIENT or status >= 500:
-        return Trouble(
-            "status", f"HTTP {status} ({said})", status in OVERLOAD, retry_after(error.response.headers)
-        )
+        return Trouble("status", f"HTTP {status} ({said})", status in OVERLOAD, retry_after(error.response.headers))
     raise ModelError(_advice(status, said, str(error.code), model, address))
 
 
@@ -88,14 +84,10 @@ def _advice(status: int, said: str, code: str, model: str, address: Address) -> 
             "MOP_API_KEY or OPENAI_API_KEY to a key of this endpoint."
         )
     if status == 403:
-        return (
-            f"{refused} This key may not use the model: check its permissions, or use another key or model."
-        )
+        return f"{refused} This key may not use the model: check its permissions, or use another key or model."
     if status == 404:
         return f"{refused} Check the model's name, and that the base URL is right (it usually ends in /v1)."
-    if status == 413 or (
-        "context" in words and any(w in words for w in ("length", "size", "window", "exceed"))
-    ):
+    if status == 413 or ("context" in words and any(w in words for w in ("length", "size", "window", "exceed"))):
         return (
             f"{refused} The prompt and max_tokens do not fit into the model's context: use fewer or shorter "
             "demos, a smaller max_tokens, or a model with a longer context."

@@ -97,9 +97,7 @@ class Ledger:
                 url, connect_args=connect_args, **({"poolclass": StaticPool} if memory else {})
             )
         except (ImportError, sa.exc.ArgumentError) as error:
-            raise LedgerError(
-                f"The ledger {self._name!r} cannot be opened: {error}. Install its driver."
-            ) from error
+            raise LedgerError(f"The ledger {self._name!r} cannot be opened: {error}. Install its driver.") from error
         if url.get_backend_name() == "sqlite":
             sa.event.listen(self._engine, "connect", self._prepare_sqlite)
         with self._transaction() as connection:
@@ -157,9 +155,7 @@ class Ledger:
         groups = [CALLS.c[name] for name in by]
         numbers = ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds")
         sums = [sa.func.coalesce(sa.func.sum(CALLS.c[name]), 0) for name in numbers]
-        query = (
-            sa.select(sa.func.count(), *sums, *groups).select_from(CALLS).group_by(*groups).order_by(*groups)
-        )
+        query = sa.select(sa.func.count(), *sums, *groups).select_from(CALLS).group_by(*groups).order_by(*groups)
         with self._transaction() as connection:
             rows = connection.execute(query).all()
         return {
@@ -278,9 +274,7 @@ def _advice(problem: str, name: str) -> str:
     elif "unable to open" in problem or "readonly" in problem:
         advice = "The file or its folder cannot be written: give a path to a writable folder."
     elif "locked" in problem:
-        advice = (
-            f"Another process has been writing for over {BUSY_SECONDS} s: let it finish, then run this again."
-        )
+        advice = f"Another process has been writing for over {BUSY_SECONDS} s: let it finish, then run this again."
     elif "full" in problem:
         advice = "The disk is full: make room, then run this again."
     elif "no such column" in problem or "has no column" in problem:

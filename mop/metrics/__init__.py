@@ -153,7 +153,9 @@ def _import_function(name: str, module: str, function: str) -> Metric:
 def _check_callable(function: object, name: str) -> None:
     expected = "a metric is a function of the prediction (str) and the accepted outputs (sequence of str)"
     if not callable(function):
-        raise SettingsError(f"The metric {name!r} is of type {type(function).__name__} and can't be called; {expected}.")
+        raise SettingsError(
+            f"The metric {name!r} is of type {type(function).__name__} and can't be called; {expected}."
+        )
     try:
         signature = inspect.signature(function)
     except ValueError:  # some functions written in C don't tell
