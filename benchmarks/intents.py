@@ -17,10 +17,10 @@ from pathlib import Path
 
 from mop.connect import connect, open_ledger
 from mop.data import read_examples
-from mop.evaluate import aevaluate, single_prompter
+from mop.evaluation import aevaluate, single_prompter
 from mop.examples import Example
 from mop.mixture import Mixture
-from mop.optimize import Run, aoptimize, prepare
+from mop.optimization import Run, aoptimize, prepare
 from mop.prompts import Prompt
 from mop.search.knn import NearestDemos
 from mop.seeds import stream

@@ -9,12 +9,12 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mop.errors import SettingsError
+from mop.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -45,13 +45,17 @@ class SentenceTransformerEncoder:
 
     @property
     def identity(self) -> str:
+        """The name and the hash of the weights."""
         if self._weights_hash is None:
             self._weights_hash = _hash_of_weights(self._path)
         return f"sentence-transformers:{self._name}@{self._weights_hash}"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
+        """Encode on the CPU; loads the model the first time."""
         if self._model is None:
             self._model = _load_sentence_transformer(str(self._path))
+        if not texts:
+            return np.empty((0, self._model.get_embedding_dimension() or 0), dtype=np.float32)
         vectors = self._model.encode(
             list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
         )
@@ -70,11 +74,27 @@ class EndpointEncoder:
 
     @property
     def identity(self) -> str:
+        """The name of the endpoint's model; its weights are not ours to see."""
         return f"endpoint:{self._name}"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        vectors = np.asarray(self._embed(texts), dtype=np.float32)
-        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+        """Ask the endpoint and scale to unit norm; without texts the dimension isn't known, and is given as 0.
+
+        Raises ModelError if what the endpoint gives isn't one vector of finite numbers for each text.
+        """
+        if not texts:
+            return np.empty((0, 0), dtype=np.float32)
+        rows = self._embed(texts)
+        if len(rows) != len(texts) or len({len(row) for row in rows}) != 1:
+            raise ModelError(
+                f"{self.identity} gave {len(rows)} vectors of {sorted({len(row) for row in rows})} numbers for "
+                f"{len(texts)} texts; expected one for each, all of one length. Check that the model embeds texts."
+            )
+        vectors = np.asarray(rows, dtype=np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.isfinite(norms).all():
+            raise ModelError(f"{self.identity} gave a vector with values that aren't finite. Ask again, or change it.")
+        return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
 
 class VectorStore(Protocol):
@@ -96,9 +116,13 @@ class CachedEncoder:
 
     @property
     def identity(self) -> str:
+        """The identity of the encoder behind the cache."""
         return self._encoder.identity
 
     def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return known vectors from the store and encode the rest."""
+        if not texts:
+            return self._encoder.encode(texts)
         keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         known = self._store.get_vectors(self.identity, list(dict.fromkeys(keys)))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
@@ -113,13 +137,14 @@ def _load_sentence_transformer(path: str) -> SentenceTransformer:
     # Progress bars of the weight loader would run through the command line's own.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return SentenceTransformer(path, device="cpu")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise SettingsError(
             f"The encoder {path!r} cannot be loaded ({error}). Give a folder with a sentence-transformers model, "
             "a model name that can be downloaded, or run `mop models pull local/all-minilm-l6-v2`."
@@ -127,12 +152,20 @@ def _load_sentence_transformer(path: str) -> SentenceTransformer:
 
 
 def _hash_of_weights(path: Path) -> str:
-    """Return the first 16 hex digits of the SHA-256 of the weights, or ``hub`` for a model known by name only."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (path / name).is_file():
-            digest: Any = hashlib.sha256()
-            with (path / name).open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-            return str(digest.hexdigest()[:16])
-    return "hub"
+    """Return the first 16 hex digits of the SHA-256 of the weights, or ``hub`` for a model known by name only.
+
+    Several files of weights (shards, a dense layer) have the hash of their names and hashes.
+    """
+    files = sorted(file for kind in ("*.safetensors", "*.bin") for file in path.rglob(kind)) if path.is_dir() else []
+    hashes = [_hash_of_file(file) for file in files]
+    if not hashes:
+        return "hub"
+    if len(hashes) == 1:
+        return hashes[0][:16]
+    lines = [f"{file.relative_to(path).as_posix()} {digest}\n" for file, digest in zip(files, hashes, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def _hash_of_file(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -22,7 +22,8 @@ SHRINKAGE = 0.9
 def fit_projection(vectors: Vectors, answers: Sequence[str], *, shrinkage: float = SHRINKAGE) -> Vectors | None:
     """Return the projection as one matrix, float32, shape (dimension + 1, components); its last row is the offset.
 
-    Returns ``None`` where no answer repeats, so there is nothing to learn from.
+    Returns ``None`` where there is nothing to learn from: one answer only, no answer that repeats, or examples of one
+    answer that all have the same vector.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -30,7 +31,11 @@ def fit_projection(vectors: Vectors, answers: Sequence[str], *, shrinkage: float
     if classes < 2 or classes >= len(answers):
         return None
     analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage)
-    analysis.fit(vectors.astype(np.float64), list(answers))
+    try:
+        analysis.fit(vectors.astype(np.float64), list(answers))
+    except np.linalg.LinAlgError:
+        # No spread within any answer: the covariance is zero, and so is its shrinkage target.
+        return None
     offset = analysis.transform(np.zeros((1, vectors.shape[1])))
     linear = analysis.transform(np.eye(vectors.shape[1])) - offset
     return np.vstack([linear, offset]).astype(np.float32)

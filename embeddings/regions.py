@@ -31,7 +31,7 @@ class Regions:
         """Return squared Euclidean distances, shape (len(vectors), regions)."""
         cross = vectors @ self.centroids.T
         squares = (vectors**2).sum(1)[:, None] + (self.centroids**2).sum(1)[None, :]
-        return np.maximum(squares - 2 * cross, 0)
+        return np.asarray(np.maximum(squares - 2 * cross, 0), dtype=np.float32)
 
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the nearest region of each vector; ties go to the lowest index."""
@@ -55,10 +55,12 @@ def find_regions(
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
     count = max(1, min(count, len(vectors)))
     random_state = int(stream(seed, "regions", count).integers(2**31))
-    with warnings.catch_warnings():
+    # One thread: with several, sums are in the order in which they finish. It is also faster at these sizes.
+    with warnings.catch_warnings(), threadpool_limits(1, "openmp"):
         # Fewer distinct vectors than clusters: the surplus cells are empty and dissolved below.
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = KMeans(count, n_init=restarts, random_state=random_state).fit(vectors.astype(np.float64))

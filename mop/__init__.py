@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from mop.artifact import load
     from mop.errors import MopError
     from mop.estimator import MixtureOfPrompts
-    from mop.evaluate import evaluate
+    from mop.evaluation import evaluate
     from mop.examples import Example
     from mop.mixture import Answer, Expert, Mixture, Route
-    from mop.optimize import aoptimize, optimize
+    from mop.optimization import aoptimize, optimize
     from mop.prompts import Demo, Prompt
 
 _HOMES = {
@@ -28,10 +28,10 @@ _HOMES = {
     "MopError": "mop.errors",
     "Prompt": "mop.prompts",
     "Route": "mop.mixture",
-    "aoptimize": "mop.optimize",
-    "evaluate": "mop.evaluate",
+    "aoptimize": "mop.optimization",
+    "evaluate": "mop.evaluation",
     "load": "mop.artifact",
-    "optimize": "mop.optimize",
+    "optimize": "mop.optimization",
 }
 
 __all__ = [

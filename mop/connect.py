@@ -30,7 +30,7 @@ def default_ledger_path() -> Path:
 
 
 def open_ledger(ledger: Ledger | str | os.PathLike[str] | None) -> Ledger:
-    """Return an open ledger: the one given, one at a path, or the user's own. Raises LedgerError if it can't be used."""
+    """Return an open ledger: the one given, one at a path, or the user's own; raises LedgerError."""
     if isinstance(ledger, Ledger):
         return ledger
     return Ledger(default_ledger_path() if ledger is None else os.fspath(ledger))
@@ -44,20 +44,24 @@ def connect(
     base_url: str | None = None,
     concurrency: int | None = None,
 ) -> ModelClient:
-    """Return a client of ``model``; a local model's server is started if it isn't running yet.
+    """Return a client of ``model``; a local model's server is started by the first call that the ledger can't answer.
 
     A local model gets one call at a time: its slots do not share prefixes, so a second call in flight would only
-    wait. Raises SettingsError, WeightsError or ModelError if the model isn't there.
+    wait. Raises SettingsError or WeightsError if the model isn't there.
     """
     if not model.strip():
         raise SettingsError("The model's name is empty; give one, such as local/qwen2.5-coder-1.5b-instruct.")
     if is_local(model) and base_url is None:
-        from mop.lm.local import shared_server
+        from mop.lm.weights import model_path
 
-        server = shared_server(model)
-        return ModelClient(
-            model, ledger=ledger, base_url=server.base_url, api_key="local", budget=budget, concurrency=1
-        )
+        model_path(model)  # a model that isn't there is reported now, not minutes later
+
+        def start() -> str:
+            from mop.lm.local import shared_server
+
+            return shared_server(model).base_url
+
+        return ModelClient(model, ledger=ledger, start=start, api_key="local", budget=budget, concurrency=1)
     return ModelClient(
         model, ledger=ledger, base_url=base_url, budget=budget, concurrency=concurrency or DEFAULT_CONCURRENCY
     )
@@ -70,9 +74,11 @@ async def connected(client: ModelClient | None, model: str) -> AsyncIterator[Mod
         yield client
         return
     ledger = open_ledger(None)
-    own = connect(model, ledger=ledger)
     try:
-        yield own
+        own = connect(model, ledger=ledger)
+        try:
+            yield own
+        finally:
+            await own.aclose()
     finally:
-        await own.aclose()
         ledger.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from mop.embeddings.encoders import CachedEncoder, Encoder, EndpointEncoder, SentenceTransformerEncoder
 from mop.errors import SettingsError
@@ -11,6 +13,9 @@ from mop.lm.ledger import Ledger
 
 #: Names that begin so are embeddings endpoints: ``endpoint:MODEL`` or ``endpoint:MODEL@URL``.
 ENDPOINT = "endpoint:"
+#: Hosts that are this machine.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_ENDPOINT_NAME = re.compile(r"endpoint:(?P<model>.+?)(?:@(?P<url>https?://.+))?", re.DOTALL)
 
 
 def resolve_encoder(name: str, *, ledger: Ledger | None = None) -> Encoder:
@@ -34,12 +39,41 @@ def resolve_encoder(name: str, *, ledger: Ledger | None = None) -> Encoder:
     return encoder if ledger is None else CachedEncoder(encoder, ledger)
 
 
+def resolve_recorded_encoder(name: str) -> Encoder:
+    """Return the encoder that a mixture file names, if that is safe.
+
+    A file may come from anyone, and an embeddings endpoint sees every query and the API key. So an endpoint on
+    another machine is used only if the environment names it too: ``OPENAI_BASE_URL``, or the whole name in
+    ``MOP_ENCODER``. Raises SettingsError otherwise, and as `resolve_encoder` does.
+    """
+    if name.startswith(ENDPOINT):
+        _, url = _model_and_url(name)
+        known = (os.environ.get("OPENAI_BASE_URL"), None)
+        if url not in known and urlsplit(url).hostname not in LOOPBACK and os.environ.get("MOP_ENCODER") != name:
+            raise SettingsError(
+                f"The mixture names the embeddings endpoint {url}, which would get your queries and your API key. "
+                f"If you trust it, set the environment variable MOP_ENCODER={name!r} and try again."
+            )
+    return resolve_encoder(name)
+
+
+def _model_and_url(name: str) -> tuple[str, str | None]:
+    # Split at the last "@" before a scheme: names of models may have an "@" of their own.
+    match = _ENDPOINT_NAME.fullmatch(name)
+    if match is None:
+        raise SettingsError(
+            f"The encoder {name!r} isn't understood; give endpoint:MODEL or endpoint:MODEL@URL, "
+            "with a URL that starts with http:// or https://."
+        )
+    return match["model"], match["url"]
+
+
 def _endpoint_encoder(name: str) -> Encoder:
     from mop.lm.client import ModelClient
     from mop.sync import run
 
-    model, _, url = name.removeprefix(ENDPOINT).partition("@")
-    client = ModelClient(model, ledger=Ledger.in_memory(), base_url=url or None)
+    model, url = _model_and_url(name)
+    client = ModelClient(model, ledger=Ledger.in_memory(), base_url=url)
 
     def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
         return run(client.embed(texts))

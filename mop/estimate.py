@@ -52,7 +52,7 @@ def affordable_calls(settings: Settings, splits: Splits) -> int:
         from mop.lm.prices import Prices
         from mop.lm.request import Usage
 
-        cost = Prices().get(settings.model) and Prices().cost(Usage(prompt, 0, completion), settings.model)
+        cost = Prices().cost(Usage(prompt, 0, completion), settings.model)
         if cost:
             caps.append(int(settings.usd * PLANNED_SHARE / cost))
     return min(caps) if caps else 600
@@ -62,7 +62,7 @@ def estimate(settings: Settings, splits: Splits) -> Estimate:
     """Return what `mop.optimize` would take with these settings and examples."""
     from mop.lm.prices import Prices
     from mop.lm.request import Usage
-    from mop.optimize import make_plan
+    from mop.optimization import make_plan
 
     plan = make_plan(settings, splits)
     prompt, completion = call_tokens(settings, splits)

@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from mop.errors import DataError
-from mop.examples import Example
 from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from mop.lm.ledger import Ledger
     from mop.metrics import Metric
+    from mop.mixture import Answer, Mixture
 
 
 class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -31,6 +31,9 @@ class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     An entry of ``y`` is a text, or a sequence of accepted texts. Parameters are those of `mop.settings.Settings` most
     people set; after `fit`, ``mixture_`` is the learned `mop.Mixture` and ``classes_`` the sorted distinct answers.
     """
+
+    mixture_: Mixture
+    classes_: NDArray[np.str_]
 
     def __init__(
         self,
@@ -67,43 +70,63 @@ class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
 
     def fit(self, X: Sequence[str], y: Sequence[str | Sequence[str]]) -> MixtureOfPrompts:
         """Learn a mixture. Raises DataError, SettingsError, BudgetExceeded, ModelError as `mop.optimize` does."""
-        from mop.optimize import optimize
+        from mop.optimization import optimize
 
         options = {name: value for name, value in self.get_params(deep=False).items() if name != "ledger"}
-        self.mixture_ = optimize(_examples(X, y), ledger=self.ledger, **options)
-        self.classes_ = np.unique([str(_accepted(answer)[0]) for answer in y])
+        answers = _answers(X, y)
+        self.mixture_ = optimize(list(zip(X, answers, strict=True)), ledger=self.ledger, **options)
+        self.classes_ = np.unique([accepted[0] for accepted in answers])
         return self
 
     def predict(self, X: Sequence[str]) -> NDArray[np.str_]:
         """Return the answer to each text: one model call each."""
-        return np.asarray([answer.text for answer in self._answer(list(map(str, X)))])
+        return np.asarray([answer.text for answer in self._answer(list(X))], dtype=np.str_)
 
     def score(self, X: Sequence[str], y: Sequence[str | Sequence[str]]) -> float:
         """Return the mean of the metric over ``X`` and ``y``."""
         from mop.metrics import get_metric
 
         metric = get_metric(self.metric)
-        answers = self.predict(X)
-        return float(np.mean([metric(str(a), _accepted(t)) for a, t in zip(answers, y, strict=True)]))
+        accepted = _answers(X, y)
+        scores = [metric(str(text), outputs) for text, outputs in zip(self.predict(X), accepted, strict=True)]
+        return float(np.mean(scores))
 
-    def _answer(self, queries: list[str]) -> Any:
+    def __sklearn_clone__(self) -> MixtureOfPrompts:
+        # Parameters are values or, like an open ledger, shared on purpose; the default clone would deep-copy them.
+        return type(self)(**self.get_params(deep=False))
+
+    def _answer(self, queries: list[str]) -> list[Answer]:
         from mop.connect import connect, open_ledger
+        from mop.sync import run
 
         check_is_fitted(self, "mixture_")
         ledger = open_ledger(self.ledger)
-        try:
+
+        async def ask() -> list[Answer]:
             client = connect(self.model, ledger=ledger, base_url=self.base_url, concurrency=self.concurrency)
-            return self.mixture_.predict(queries, client)
+            try:
+                return await self.mixture_.apredict(queries, client)
+            finally:
+                await client.aclose()
+
+        try:
+            return run(ask())
         finally:
             if ledger is not self.ledger:
                 ledger.close()
 
 
+def _answers(X: Sequence[str], y: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
+    if len(X) != len(y) or len(X) == 0:
+        raise DataError(f"X has {len(X)} texts and y {len(y)} answers; there must be as many, and at least one.")
+    return [_accepted(answer) for answer in y]
+
+
 def _accepted(answer: str | Sequence[str]) -> tuple[str, ...]:
-    return (answer,) if isinstance(answer, str) else tuple(map(str, answer))
-
-
-def _examples(X: Sequence[str], y: Sequence[str | Sequence[str]]) -> list[Example]:
-    if len(X) != len(y):
-        raise DataError(f"X has {len(X)} texts and y {len(y)} answers; they must be as many.")
-    return [Example(str(text), _accepted(answer)) for text, answer in zip(X, y, strict=True)]
+    """Return the accepted texts; a label that is a number stands for its digits."""
+    if isinstance(answer, str) or not isinstance(answer, Iterable):
+        return (str(answer),)
+    accepted = tuple(map(str, answer))
+    if not accepted:
+        raise DataError("An entry of y is empty; give at least one accepted answer for each text.")
+    return accepted

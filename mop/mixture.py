@@ -84,7 +84,7 @@ class Expert:
     fallback: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncoderRecord:
     """The encoder that a mixture was learned with: how to get it, what it is, and its vectors of `PROBES`."""
 
@@ -93,13 +93,13 @@ class EncoderRecord:
     probes: Vectors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mixture:
     """Experts, their centroids, and the generalist that answers wherever no expert is better.
 
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
-    ``projection`` (see `mop.embeddings.projection`) where one was learned. ``report`` holds what the search saw (numbers only);
-    ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
+    ``projection`` (see `mop.embeddings.projection`) where one was learned. ``report`` holds what
+    the search saw; ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
     """
 
     experts: tuple[Expert, ...]
@@ -116,7 +116,7 @@ class Mixture:
     def __len__(self) -> int:
         return len(self.experts)
 
-    # -- routing ---------------------------------------------------------------------------------------------------
+    # -- routing
 
     def use_encoder(self, encoder: Encoder) -> Mixture:
         """Route with ``encoder`` from now on; it must be the one that the mixture was learned with.
@@ -134,9 +134,9 @@ class Mixture:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder, loaded and checked when first needed."""
-        from mop.encoding import resolve_encoder
+        from mop.encoding import resolve_recorded_encoder
 
-        encoder = resolve_encoder(self.encoder_record.name)
+        encoder = resolve_recorded_encoder(self.encoder_record.name)
         check_encoder(self.encoder_record, encoder)
         return encoder
 
@@ -147,7 +147,7 @@ class Mixture:
         return RoutingIndex(self.centroids)
 
     @overload
-    def route(self, query: str) -> Route: ...
+    def route(self, query: str) -> Route: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str] too
     @overload
     def route(self, query: Sequence[str]) -> list[Route]: ...
     def route(self, query: str | Sequence[str]) -> Route | list[Route]:
@@ -172,7 +172,7 @@ class Mixture:
         """Return the prompt that answers a query with this route."""
         return self.generalist if route.fallback else self.experts[route.expert].prompt
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- answering
 
     async def apredict(self, queries: Sequence[str], client: ModelClient | None = None) -> list[Answer]:
         """Route and answer each query; the async form of `predict`."""
@@ -189,10 +189,8 @@ class Mixture:
         from mop.connect import connected
 
         order = sorted(range(len(queries)), key=lambda i: (routes[i].fallback, routes[i].expert, i))
-        requests = [self.decoding.request(self.model, self.prompt_of(routes[i]), queries[i]) for i in order]
         async with connected(client, self.model) as live:
-            if live.model != self.model:
-                requests = [self.decoding.request(live.model, self.prompt_of(routes[i]), queries[i]) for i in order]
+            requests = [self.decoding.request(live.model, self.prompt_of(routes[i]), queries[i]) for i in order]
             replies = await live.complete_many(requests)
         answers: dict[int, Answer] = {
             i: Answer(reply.text.strip(), routes[i].expert, reply.usage)
@@ -209,7 +207,7 @@ class Mixture:
 
         return run(self.apredict(queries, client))
 
-    # -- files -----------------------------------------------------------------------------------------------------
+    # -- files
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mixture to one file (see `mop.artifact`); an old file of that name is replaced at once."""
@@ -227,10 +225,17 @@ def checked_queries(queries: Sequence[str]) -> list[str]:
     """Return the queries as a list; raise DataError for anything that isn't a text with content."""
     if isinstance(queries, str):
         raise DataError("Expected a list of queries, got one string. Put it in a list: predict([query]).")
-    for position, query in enumerate(queries):
+    checked = list(queries)
+    for position, query in enumerate(checked):
         if not isinstance(query, str) or not query.strip():
             raise DataError(f"Query {position + 1} is {query!r}; a query is a text that isn't empty.")
-    return list(queries)
+        try:
+            query.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"Query {position + 1} ({query!a:.60}) cannot be written as UTF-8: {error.reason}."
+            ) from None
+    return checked
 
 
 def check_encoder(record: EncoderRecord, encoder: Encoder) -> None:

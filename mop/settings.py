@@ -10,6 +10,8 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from mop.metrics import Metric
 #: Prefix of the environment variables that are settings.
 PREFIX = "MOP_"
 _BUDGET = re.compile(
-    r"^\s*(?P<usd>\$)?\s*(?P<number>\d+(?:[.,]\d+)?)\s*(?P<scale>[kKmM])?\s*"
-    r"(?P<unit>calls?|tokens?|usd|\$)?\s*$",
-    re.IGNORECASE,
+    r"\s*(?P<usd>\$)?\s*(?P<number>\d{1,12}(?:\.\d{1,6}|,\d{1,2})?)\s*(?P<scale>[kKmM])?\s*"
+    r"(?P<unit>calls?|tokens?|usd|\$)?\s*",
+    re.IGNORECASE | re.ASCII,
 )
+_SCALES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 class Settings(BaseModel):
@@ -57,7 +60,7 @@ class Settings(BaseModel):
     model: str = Field(default=DEFAULT_CHAT, min_length=1)
     budget: int | None = Field(default=600, gt=0)
     tokens: int | None = Field(default=None, gt=0)
-    usd: float | None = Field(default=None, gt=0)
+    usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     metric: str | Metric = "exact_match"
     instruction: str | None = Field(default=None, min_length=1)
     experts: int | None = Field(default=None, ge=1)
@@ -80,30 +83,48 @@ class Settings(BaseModel):
             return {**data, **parse_budget(data["budget"])}
         return data
 
-    @field_validator("budget", mode="before")
+    @field_validator(
+        "budget",
+        "tokens",
+        "usd",
+        "experts",
+        "concurrency",
+        "max_demos",
+        "prompt_tokens",
+        "proposals",
+        "confidence",
+        "seed",
+        mode="before",
+    )
     @classmethod
     def _no_truth_values(cls, value: Any) -> Any:
+        # YAML reads "yes" and "on" as truth values, which pydantic would take for 1.
         if isinstance(value, bool):
-            raise ValueError("give a number of calls")
+            raise ValueError("give a number")
         return value
 
 
 def parse_budget(text: str) -> dict[str, int | float | None]:
-    """Return the caps that a budget in words sets: ``"600"``, ``"600 calls"``, ``"200k tokens"``, ``"2 USD"``, ``"$2"``.
+    """Return the caps that a budget in words sets.
+
+    Words are like ``"600"``, ``"600 calls"``, ``"200k tokens"``, ``"2 USD"`` or ``"$2"``.
 
     Raises SettingsError for anything else.
     """
-    match = _BUDGET.match(text)
+    match = _BUDGET.fullmatch(text)
     if match is None or (match["usd"] and match["unit"]):
         raise SettingsError(
-            f"The budget {text!r} isn't understood. Give calls (600), tokens ('200k tokens') or money ('2 USD')."
+            f"The budget {text!r} isn't understood. Give calls (600), tokens ('200k tokens') or money ('2.50 USD'), "
+            "without separators between thousands."
         )
-    number = float(match["number"].replace(",", ".")) * {"k": 1e3, "m": 1e6}.get((match["scale"] or "").lower(), 1)
     unit = "usd" if match["usd"] else (match["unit"] or "calls").lower()
+    scale = (match["scale"] or "").lower()
+    number = Decimal(match["number"].replace(",", ".")) * _SCALES[scale]
     if unit in ("usd", "$"):
-        return {"budget": None, "usd": number}
-    if number != int(number):
-        raise SettingsError(f"The budget {text!r} isn't a whole number of {unit}.")
+        return {"budget": None, "usd": float(number)}
+    # Without a scale, a point is more likely a separator of thousands than part of a whole number.
+    if number != int(number) or (not scale and not match["number"].isdigit()):
+        raise SettingsError(f"The budget {text!r} isn't a whole number of {unit}; write 1000 for a thousand.")
     if unit.startswith("token"):
         return {"budget": None, "tokens": int(number)}
     return {"budget": int(number)}
@@ -121,30 +142,55 @@ def make_settings(
     """
     given = {name: value for name, value in (options or {}).items() if value is not None}
     variables = _from_environment(os.environ if environment is None else environment)
-    from_file = {} if file is None else read_settings_file(file)
-    _check_names(given, "options")
-    _check_names(from_file, str(file))
+    sources = [
+        _Source({} if file is None else read_settings_file(file), str(file)),
+        _Source(variables, None),
+        _Source(given, "given"),
+    ]
+    # A budget in words may cap tokens or money, so a budget of higher precedence replaces a lower one as a whole.
+    deciding = max((place for place, source in enumerate(sources) if "budget" in source.values), default=0)
     merged: dict[str, Any] = {}
-    for source in (from_file, variables, given):
-        merged.update(_caps(source))
+    origins: dict[str, str] = {}
+    for place, source in enumerate(sources):
+        _check_names(source)
+        for name, value in _caps(source, with_budget=place >= deciding).items():
+            merged[name] = value
+            origins[name] = source.origin("budget" if name not in source.values else name)
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            name = str(problem["loc"][0]) if problem["loc"] else "settings"
-            origin = (
-                "" if name in given else f" (from {PREFIX}{name.upper()})" if name in variables else f" (from {file})"
-            )
-            problems.append(f"{name} = {problem['input']!r}{origin}: {problem['msg']}")
+        problems = dict.fromkeys(
+            f"{name} = {merged.get(name)!r} ({origins.get(name, 'default')}): {problem['msg']}"
+            for problem in error.errors()
+            for name in [str(problem["loc"][0])]
+        )
         raise SettingsError("Settings that cannot be used: " + "; ".join(problems) + ".") from None
 
 
-def _caps(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``source`` with a budget in words replaced by the cap that it stands for."""
-    if isinstance(source.get("budget"), str):
-        return {**source, **parse_budget(source["budget"])}
-    return dict(source)
+@dataclass(frozen=True)
+class _Source:
+    """Options from one place; ``where`` says in words which, None for the environment."""
+
+    values: Mapping[str, Any]
+    where: str | None
+
+    def origin(self, name: str) -> str:
+        """Return in words where the option ``name`` came from."""
+        return PREFIX + name.upper() if self.where is None else self.where
+
+
+def _caps(source: _Source, *, with_budget: bool) -> dict[str, Any]:
+    """Return the options of ``source``, a budget in words replaced by the cap that it stands for."""
+    values = dict(source.values)
+    budget = values.get("budget")
+    if not with_budget:
+        values.pop("budget", None)
+    elif isinstance(budget, str):
+        try:
+            values.update(parse_budget(budget))
+        except SettingsError as error:
+            raise SettingsError(f"budget ({source.origin('budget')}): {error}") from None
+    return values
 
 
 def read_settings_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -160,7 +206,7 @@ def read_settings_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     try:
         data = tomllib.loads(text) if file.suffix.lower() == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, RecursionError) as error:
         raise SettingsError(f"The settings file {file} isn't valid: {error}.") from error
     if data is None:
         return {}
@@ -177,9 +223,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _check_names(options: Mapping[str, Any], origin: str) -> None:
-    for name in options:
+def _check_names(source: _Source) -> None:
+    for name in source.values:
         if name not in Settings.model_fields:
             close = difflib.get_close_matches(name, list(Settings.model_fields), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(Settings.model_fields)}."
-            raise SettingsError(f"{origin}: there is no setting {name!r}.{hint}")
+            raise SettingsError(f"There is no setting {name!r} ({source.origin(name)}).{hint}")

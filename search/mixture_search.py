@@ -72,7 +72,7 @@ class _Search:
             winner.prompt,
         )
         generalist = await self._judge(Arm.single("generalist", winner.prompt, len(self.problem.validation)))
-        report = {
+        report: dict[str, object] = {
             "singles": _race_report([single.name for single in singles], single_race),
             "generalist": {"name": winner.name, "score": float(np.nanmean(generalist))},
         }
@@ -85,7 +85,7 @@ class _Search:
         )
         return self._gated(best.layout, chosen, scores, winner.prompt, zero_shot, generalist, {**report, **layouts})
 
-    # -- the stages --------------------------------------------------------------------------------------------------
+    # -- the stages
 
     async def _propose(self) -> list[Candidate]:
         self.session.listener.stage("proposing instructions")
@@ -224,7 +224,7 @@ class _Search:
         self.used += len(questions)
         return await proposers.ask(self.session.proposer, questions, seed=problem.seed)
 
-    # -- trials ------------------------------------------------------------------------------------------------------
+    # -- trials
 
     async def _race(self, arms: Sequence[Arm], calls: int) -> RaceResult:
         before = self.session.trials.done
@@ -250,7 +250,7 @@ class _Search:
         self.used += self.session.trials.done - before
         return scores
 
-    # -- results -----------------------------------------------------------------------------------------------------
+    # -- results
 
     def _one_prompt(
         self, prompt: Prompt, zero_shot: Prompt, scores: NDArray[np.float64], report: dict[str, object]

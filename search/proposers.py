@@ -83,7 +83,8 @@ def sample(examples: Sequence[Example], count: int, seed: int, *names: str | int
     """Return ``count`` examples drawn without replacement from the stream ``names``, with different answers first."""
     order = stream(seed, "propose", *names).permutation(len(examples))
     answers: set[str] = set()
-    fresh, repeated = [], []
+    fresh: list[Example] = []
+    repeated: list[Example] = []
     for position in order:
         example = examples[int(position)]
         (repeated if example.output in answers else fresh).append(example)

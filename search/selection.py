@@ -16,6 +16,9 @@ from mop.stats import Shrunk, lower_bound, shrink
 
 Scores = NDArray[np.float64]
 
+#: A two-sided interval of this level has a one-sided lower bound of 80 % confidence.
+TWO_SIDED_FOR_80 = 0.6
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -51,8 +54,8 @@ def choose_candidates(scores: Scores, regions: NDArray[np.intp], count: int) -> 
     """Choose an instruction for each region.
 
     ``scores`` has a row for each candidate and a column for each validation example, NaN where a trial wasn't run;
-    row 0 is the incumbent. A candidate replaces it in a region where its gain, paired and shrunk toward its gain over
-    all regions, is positive and the largest.
+    row 0 is the incumbent. A candidate replaces it in a region where it was tried and its gain, paired and shrunk
+    toward its gain over all regions, is above zero with 80 % confidence and the largest.
     """
     choice = [0] * count
     best = [0.0] * count
@@ -62,8 +65,8 @@ def choose_candidates(scores: Scores, regions: NDArray[np.intp], count: int) -> 
         groups = [differences[tried & (regions == region)] for region in range(count)]
         if not tried.any():
             continue
-        for region, shrunk in enumerate(shrink(groups)):
-            if shrunk.mean > best[region]:
+        for region, shrunk in enumerate(shrink(groups, level=TWO_SIDED_FOR_80)):
+            if groups[region].size and shrunk.low > 0 and shrunk.mean > best[region]:
                 choice[region], best[region] = candidate, shrunk.mean
     return choice
 

@@ -2,7 +2,7 @@
 
 This is the mixture's generalist and its opponent, so it gets every kind of prompt that a careful person would try:
 with and without demos, random and spread demos, the list of answers, and one wide prompt that shows an example of
-every answer if it fits into twice an expert's tokens.
+every answer if it fits into four times an expert's tokens.
 """
 
 from __future__ import annotations

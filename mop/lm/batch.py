@@ -167,8 +167,9 @@ class Batch:
 
     async def _own(self, call: _Call) -> None:
         reply = await self._send(call.request)
-        call.leave_window()
+        # Its place in the window is free only after the commit: a kill loses no more replies than the window is wide.
         reply = await self._commit(call.request, reply)
+        call.leave_window()
         self._underway.committed(reply)
         self._meter.settle(call.reservation, reply)
         call.reply.set_result(reply)

@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,13 +30,14 @@ from mop.lm.wire import chat_body, read_chat, read_embeddings
 EMBED_BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Session:
-    """What belongs to one event loop."""
+    """What belongs to one event loop; ``endpoint`` is there once a call had to be sent."""
 
-    endpoint: Endpoint
     commits: GroupCommit
     underway: Underway
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    endpoint: Endpoint | None = None
 
 
 class ModelClient:
@@ -46,6 +47,8 @@ class ModelClient:
         model: Name of the model; requests for other models may be sent too if the endpoint has them.
         base_url: Address of an OpenAI-compatible endpoint up to ``/v1``; ``None`` reads ``OPENAI_BASE_URL``,
             then means OpenAI.
+        start: In place of ``base_url``: starts a server on this machine and returns its address. Called in a
+            thread before the first call that is really sent; never, if the ledger has every reply.
         api_key: The key; ``None`` reads ``MOP_API_KEY``, then ``OPENAI_API_KEY``. It is never stored or
             shown.
         ledger: Where replies are looked up and recorded.
@@ -66,6 +69,7 @@ class ModelClient:
         *,
         ledger: Ledger,
         base_url: str | None = None,
+        start: Callable[[], str] | None = None,
         api_key: str | None = None,
         budget: Budget | None = None,
         concurrency: int = 8,
@@ -78,7 +82,8 @@ class ModelClient:
                 f"concurrency={concurrency}, timeout={timeout} and deadline={deadline} must be above zero."
             )
         self.model = model
-        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        self._start = start
+        self.base_url = None if start else base_url or os.environ.get("OPENAI_BASE_URL") or None
         check_url(self.base_url)
         self._key, self._key_source = choose_key(self.base_url, api_key, os.environ)
         self._ledger = ledger
@@ -86,7 +91,7 @@ class ModelClient:
         self._concurrency, self._timeout, self._deadline = concurrency, timeout, deadline
         self._extra = _canonical(extra_body)
         # OpenAI's newer models refuse the old name, most other servers know only the old one.
-        self._length_field = "max_completion_tokens" if is_openai(self.base_url) else "max_tokens"
+        self._length_field = "max_completion_tokens" if not start and is_openai(self.base_url) else "max_tokens"
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -129,7 +134,8 @@ class ModelClient:
                     on_reply(place, reply)
 
         async def send(request: Request) -> Reply:
-            reply, seconds = await session.endpoint.post(
+            endpoint = await self._endpoint(session)
+            reply, seconds = await endpoint.post(
                 "/chat/completions",
                 chat_body(request, self._length_field),
                 lambda answer: read_chat(answer, request),
@@ -156,7 +162,7 @@ class ModelClient:
             ModelError: The texts cannot be embedded.
             ModelUnavailable: The endpoint failed until the deadline.
         """
-        endpoint = self._session().endpoint
+        endpoint = await self._endpoint(self._session())
         name = model or self.model
 
         async def one(part: Sequence[str]) -> list[list[float]]:
@@ -179,7 +185,8 @@ class ModelClient:
         session = self._sessions.pop(asyncio.get_running_loop(), None)
         if session is not None:
             await session.commits.flush()
-            await session.endpoint.aclose()
+            if session.endpoint is not None:
+                await session.endpoint.aclose()
 
     @property
     def traffic(self) -> Traffic:
@@ -190,17 +197,23 @@ class ModelClient:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            endpoint = Endpoint(
-                self.base_url,
-                self._key,
-                self._key_source,
-                concurrency=self._concurrency,
-                timeout=self._timeout,
-                deadline=self._deadline,
-            )
-            session = _Session(endpoint, GroupCommit(self._ledger), Underway(self._concurrency))
+            session = _Session(GroupCommit(self._ledger), Underway(self._concurrency))
             self._sessions[loop] = session
         return session
+
+    async def _endpoint(self, session: _Session) -> Endpoint:
+        async with session.opening:
+            if session.endpoint is None:
+                base_url = self.base_url if self._start is None else await asyncio.to_thread(self._start)
+                session.endpoint = Endpoint(
+                    base_url,
+                    self._key,
+                    self._key_source,
+                    concurrency=self._concurrency,
+                    timeout=self._timeout,
+                    deadline=self._deadline,
+                )
+        return session.endpoint
 
 
 def _canonical(extra_body: Mapping[str, Any] | None) -> str:

@@ -24,7 +24,7 @@ from operator import attrgetter
 from typing import Any
 
 from mop.errors import DataError, SettingsError
-from mop.metrics.answers import multiple_choice, numeric
+from mop.metrics.final_answer import multiple_choice, numeric
 from mop.metrics.text import contains, exact_match, exact_set, rouge_l, token_f1
 
 __all__ = ["METRICS", "Metric", "get_metric", "metric_name"]
@@ -71,7 +71,7 @@ class _Named:
         result: Any = self.function(prediction, outputs)
         try:
             score = float(result)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             score = math.nan
         if not 0.0 <= score <= 1.0:  # false for NaN too
             raise SettingsError(
@@ -89,8 +89,8 @@ def get_metric(name: str | Metric) -> Metric:
             ``numeric:1%``), ``module:function`` (imported from the working directory too), or a callable.
 
     Returns:
-        A metric that checks what it is given and what it returns: `DataError` for no accepted outputs or ones that
-        the metric can't use, `SettingsError` for a result that isn't a number from 0 to 1.
+        A metric that checks what it is given and what it returns: `DataError` for no accepted outputs,
+        `SettingsError` for a result that isn't a number from 0 to 1.
 
     Raises:
         SettingsError: There is no such metric, or it can't be called with a prediction and its accepted outputs.
@@ -114,8 +114,10 @@ def get_metric(name: str | Metric) -> Metric:
     )
 
 
-def metric_name(metric: Metric) -> str:
+def metric_name(metric: str | Metric) -> str:
     """Return the name by which `get_metric` gave this metric, or ``module:function`` of any other callable."""
+    if isinstance(metric, str):
+        return metric
     return metric.name if isinstance(metric, _Named) else _qualified_name(metric)
 
 
@@ -168,4 +170,4 @@ def _check_callable(function: object, name: str) -> None:
 
 def _qualified_name(metric: object) -> str:
     owner = metric if hasattr(metric, "__qualname__") else type(metric)
-    return f"{owner.__module__}:{owner.__qualname__}"  # type: ignore[attr-defined]
+    return f"{owner.__module__}:{owner.__qualname__}"

@@ -1,6 +1,9 @@
-"""Metrics on the answer that a reply arrives at: its last number, or the option that it chooses.
+"""What a free-form reply answers: its number, its option letter. Knows nothing of scores or accepted outputs.
 
-Knows nothing of words: an output that is neither a number nor an option letter is not for here.
+>>> read_number("3 hens lay 2 eggs each, so the answer is -1,250.50.")
+Decimal('-1250.50')
+>>> read_choice("(B) because (A) is wrong")
+'B'
 """
 
 from __future__ import annotations
@@ -8,148 +11,108 @@ from __future__ import annotations
 import re
 from decimal import Context, Decimal
 
-from mop.errors import DataError
-from mop.metrics.normalise import NUMBER
+from mop.metrics.lexing import fold
 
-_ARITHMETIC = Context(prec=50, traps=[])
-_FINAL = re.compile(r"####|\\boxed\s*\{")
-_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+#: Enough digits for any answer; a context of our own, so that a caller's settings and traps do not matter.
+ARITHMETIC = Context(prec=60, Emax=999_999, Emin=-999_999, traps=[])
+
+_DIGITS = (
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:e[+-]?[0-9]{1,3}(?![0-9a-z]))?"
+)
+# A sign counts where nothing precedes it that could be subtracted from; see lexing.
 _NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w)\]}}])-|(?<==)\s*-\s*)?[$€£]?"
-    rf"(?:(?P<whole>\d+)\s+(?=\d+/\d))?(?P<number>{NUMBER})"
-    r"(?:(?P<exponent>e[-+]?\d{1,3})(?![\w.])|\s?/\s?(?P<divisor>\d+)(?!\d*[/.]\d))?",
+    rf"(?P<sign>(?<![\w)\]])-\s?(?=[$€£¥.0-9])(?<!^- )|\b(?:minus|negative) )?[$€£¥]?(?P<top>{_DIGITS})"
+    rf"(?:/(?P<bottom>[0-9]+(?:\.[0-9]+)?)(?!/?[0-9]))?"
+)
+_STATED = re.compile(r"####|\\boxed\{|\banswer(?:\s+is\b|\s*[:=])(?:\s*:)?", re.IGNORECASE)
+_STATEMENT_END = re.compile(r"[.!?](?=\s|$)|\n|\b(?:because|since)\b")
+
+
+def read_numbers(text: str) -> list[Decimal]:
+    """Return every number in ``text``, in order: signs, decimals, 1,234, $5, 1e5 and fractions (3/4) are read."""
+    numbers = []
+    for found in _NUMBER.finditer(fold(text)):
+        value = Decimal(found["top"].replace(",", ""))
+        bottom = Decimal(found["bottom"] or 1)
+        if found["bottom"] and not bottom:
+            continue
+        if found["bottom"]:
+            value = ARITHMETIC.divide(value, bottom)
+        numbers.append(value.copy_negate() if found["sign"] else value)
+    return numbers
+
+
+def answer_numbers(reply: str) -> list[Decimal]:
+    """Return the numbers of the part of ``reply`` that states its answer, or of all of it where none does.
+
+    That part follows the last "answer is", "answer:", ``####`` or ``\\boxed{`` and ends with its sentence.
+    """
+    for found in reversed(list(_STATED.finditer(reply))):
+        statement = _STATEMENT_END.split(reply[found.end() :].lstrip(), maxsplit=1)[0]
+        numbers = read_numbers(statement)
+        if numbers:
+            return numbers
+    return read_numbers(reply)
+
+
+def read_number(reply: str) -> Decimal | None:
+    """Return the number that ``reply`` answers: the last one of its answer, or None if there is none."""
+    numbers = answer_numbers(reply)
+    return numbers[-1] if numbers else None
+
+
+_OPEN = r"[\s*_\"'`“:]*"
+# An option letter in brackets, or a bare one that is plainly not the article "a" or the pronoun "I".
+_LETTER = (
+    r"(?:[(\[{]\s*(?P<boxed>[A-Za-z])\s*[)\]}]"
+    r"|(?P<bare>[A-Za-z])(?=\s*(?:[)\]*\"'`”]|[.:,;!?](?!\w)|$|\n)|\s+(?:because|since)\b|\s+[-–—]\s)(?!'\w)"
+    r"|(?P<capital>[B-HJ-Z])(?=\s))"
+)
+_HEDGE = re.compile(r"[)\]*\s]*(?:,|/|\bor\b|\band\b|&)+[(\[\s]*(?:or\b|and\b)?[(\[\s]*[A-Z](?![\w'])", re.IGNORECASE)
+_ALONE = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
+_LEADING = re.compile(rf"{_OPEN}(?:(?:option|choice)\s+)?{_LETTER}", re.IGNORECASE)
+_MARKED = re.compile(
+    r"(?:\b(?i:answer|choice|option)(?:\s+(?i:is|must be|would be|should be)\b|\s*[:=])"
+    r"|\b(?i:choose|pick|select|go with)\b|\\boxed|\b(?i:therefore|thus|hence),?)"
+    rf"{_OPEN}(?:(?i:the|correct|answer|option|choice|it|is|text)\b[\s:{{*]*)*{_LETTER}"
+)
+_BOXED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
+_REJECTED = re.compile(
+    r"\b(?:not|isn't|neither|nor|rather than|instead of|over|than)\s+(?:option\s+|choice\s+)?[(\[]\s*[a-z]\s*[)\]]"
+    r"|[(\[]\s*[a-z]\s*[)\]]\s+(?:is|are|was|would be|seems)\s+(?:\w+\s+)?(?:not|wrong|incorrect|false|untrue|invalid|ruled)\b"
+    r"|[(\[]\s*[a-z]\s*[)\]]\s+(?:isn't|cannot|can't|does not|doesn't)\b",
     re.IGNORECASE,
 )
+_LONE_CAPITAL = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
 
 
-def numbers(text: str) -> list[Decimal]:
-    r"""Return the numbers in a text, in order; only those after the last ``####`` or ``\boxed{`` if there is one.
+def _letter(found: re.Match[str], text: str) -> str | None:
+    if _HEDGE.match(text, found.end()):
+        return None
+    return (found["boxed"] or found["bare"] or found["capital"]).upper()
 
-    Reads signs, decimal points, thousands commas, fractions ("2/3", "1 1/2"), exponents and currency signs. A "-"
-    after an operand is a subtraction and not a sign; a "%" is left aside, so 50% is 50.
 
-    >>> numbers("5-3 is 2, and -$1,200.50 is 1/2 of -2401")
-    [Decimal('5'), Decimal('3'), Decimal('2'), Decimal('-1200.50'), Decimal('0.5'), Decimal('-2401')]
+def read_choice(reply: str) -> str | None:
+    """Return the option letter (upper case) that ``reply`` answers, or None where it names none or several.
+
+    In this order: the reply is a letter; the reply opens with one; the last "answer is", "choose", "therefore"
+    and the like is followed by one; one bracketed letter is left once the rejected ones ("not (A)", "(A) is
+    wrong") are gone; one capital stands alone. "(A) or (B)" answers nothing.
     """
-    text = _LATEX_FRACTION.sub(r"\1/\2", text.replace("\u2212", "-"))
-    markers = list(_FINAL.finditer(text))
-    if markers:
-        text = text[markers[-1].end() :]
-        if markers[-1][0] != "####":
-            text = text.partition("}")[0]
-    return [_value(match) for match in _NUMBER.finditer(text)]
-
-
-def _value(match: re.Match[str]) -> Decimal:
-    value = Decimal(match["number"].replace(",", "") + (match["exponent"] or ""))
-    if match["divisor"] and int(match["divisor"][:400]):
-        value = _ARITHMETIC.divide(value, Decimal(match["divisor"]))
-    value = _ARITHMETIC.add(value, Decimal(match["whole"] or 0))
-    return _ARITHMETIC.minus(value) if match["sign"] else value
-
-
-def numeric(prediction: str, output: str, *, absolute: str = "0", relative: str = "0") -> float:
-    """Return 1 if the last number of the reply is the output's number, else 0.
-
-    An output of several numbers asks for the same last numbers in the same order.
-
-    Args:
-        prediction: The reply.
-        output: An accepted output.
-        absolute: Largest allowed difference, as a decimal numeral.
-        relative: Largest allowed difference as a share of the output's absolute value, as a decimal numeral.
-
-    Raises:
-        DataError: The output has no number.
-    """
-    wanted = numbers(output)
-    if not wanted:
-        raise DataError(
-            f"The metric numeric needs a number in every accepted output, but one is {output!r}. "
-            "Correct the example, or use another metric, such as exact_match."
-        )
-    given = numbers(prediction)[-len(wanted) :]
-    if len(given) < len(wanted):
-        return 0.0
-    return float(
-        all(
-            _ARITHMETIC.abs(_ARITHMETIC.subtract(a, b))
-            <= max(Decimal(absolute), _ARITHMETIC.multiply(Decimal(relative), _ARITHMETIC.abs(b)))
-            for a, b in zip(given, wanted, strict=True)
-        )
-    )
-
-
-_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\w*\s*\{)?\W*([A-Za-z])\W*\}")
-_ONLY = re.compile(r"\W*([A-Za-z])\W*")
-_HEADED = re.compile(r"\W*(?:\(([A-Za-z])\)|([A-Z])[).:])\s.+", re.DOTALL)
-# A bare capital is no option where it is the article or the pronoun, as in "A good answer" or "I think".
-_OPTION = re.compile(
-    r"\(\s*([A-Za-z])\s*\)|\[\s*([A-Z])\s*\]|(?<![\w'])([a-z])(?=\s*(?:[).:]|$))"
-    r"|(?<![\w'])(A(?!\s+(?!because|since|as\b|for\b|is\b)[a-z])|I(?=\s*(?:[).:]|$))|[B-HJ-Z])(?![\w'])"
-)
-_LEAD = re.compile(r"\W*(?:(?:option|choice)\s+)?\W*", re.IGNORECASE)
-_ANNOUNCEMENT = re.compile(
-    r"(?:\b(?:answer|choice|option)\b\s*(?:(?:is|would\s+be|must\s+be|should\s+be)\b\s*:?|[:=])"
-    r"|\b(?:choose|pick|select|go\s+with)\b|\b(?:so|thus|hence|therefore)\b,?|####)"
-    r"\s*(?:the\s+)?(?:option|choice|letter)?\s*$",
-    re.IGNORECASE,
-)
-_OTHER = r"[(\[]?[A-HJ-Z]\b(?!\s+(?!and\b|or\b)[a-z])"
-_REJECTED_BEFORE = re.compile(
-    r"(?:\b(?:[Nn]ot|than|instead\s+of|except|unlike)\b|(?<!\w)[A-Z][)\]]?\s*(?:\bor\b|\band\b|,))\s*(?:option\s*)?$"
-)
-_REJECTED_AFTER = re.compile(
-    r"\s*(?:(?:(?:is|are|was)\s+)?(?:not|wrong|incorrect|false)\b|(?:isn't|aren't|cannot|can't)\b"
-    rf"|(?:\bor\b|\band\b|,)\s*{_OTHER})"
-)
-#: Characters on each side of a letter in which words can announce or reject it.
-_WINDOW = 60
-
-
-def multiple_choice(prediction: str, output: str) -> float:
-    """Return 1 if the reply chooses the option letter of the output, else 0.
-
-    An output names its option as "B", "(B)", "B." or "B. Paris". The reply chooses, in this order of precedence,
-    the letter that is all of it, the last letter that it announces ("the answer is B"), the letter that it starts
-    with, or the only letter in brackets. Letters that it rejects ("(A) is wrong") don't count, and a reply that
-    names several or none chooses nothing: it is never given a letter by guess.
-
-    Raises:
-        DataError: The output does not name an option.
-    """
-    named = _ONLY.fullmatch(output) or _HEADED.fullmatch(output)
-    if named is None:
-        raise DataError(
-            f"The metric multiple_choice needs an option letter, such as B or (B), as accepted output, but one is "
-            f"{output!r}. Correct the example, or use another metric, such as exact_match."
-        )
-    return float(_chosen(prediction) == _letter(named))
-
-
-def _chosen(reply: str) -> str | None:
-    """Return the capital letter of the option that a reply chooses, or None."""
-    text = _BOXED.sub(r"answer: (\1)", reply).replace("*", "").replace("`", "").strip()
-    if only := _ONLY.fullmatch(text):
-        return _letter(only)
-    mentions = [mention for mention in _OPTION.finditer(text) if not _rejected(mention)]
-    announced = [mention for mention in mentions if _ANNOUNCEMENT.search(_before(mention))]
-    if announced:
-        return _letter(announced[-1])
-    if mentions and _LEAD.fullmatch(text[: mentions[0].start()]):
-        return _letter(mentions[0])
-    bracketed = {_letter(mention) for mention in mentions if mention[0][0] in "(["}
-    return bracketed.pop() if len(bracketed) == 1 else None
-
-
-def _rejected(mention: re.Match[str]) -> bool:
-    after = mention.string[mention.end() : mention.end() + _WINDOW]
-    return bool(_REJECTED_BEFORE.search(_before(mention)) or _REJECTED_AFTER.match(after))
-
-
-def _before(mention: re.Match[str]) -> str:
-    return mention.string[max(0, mention.start() - _WINDOW) : mention.start()]
-
-
-def _letter(match: re.Match[str]) -> str:
-    return next(group for group in match.groups() if group).upper()
+    alone = _ALONE.fullmatch(reply)
+    if alone:
+        return alone[1].upper()
+    # Capitals matter after the bracket forms: an opening "a" or "i" is a word unless something closes it.
+    leading = _LEADING.match(reply)
+    if leading and (leading["capital"] is None or leading["capital"].isupper()):
+        return _letter(leading, reply)
+    marked = list(_MARKED.finditer(reply))
+    if marked:
+        return _letter(marked[-1], reply)
+    for pattern in (_BOXED, _LONE_CAPITAL):
+        letters = {letter.upper() for letter in pattern.findall(_REJECTED.sub(" ", reply))}
+        if pattern is _LONE_CAPITAL:
+            letters -= {"A", "I"}
+        if letters:
+            return letters.pop() if len(letters) == 1 else None
+    return None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 _TYPOGRAPHY = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "}
@@ -77,6 +78,19 @@ def tokens(text: str, *, formula: bool) -> tuple[str, ...]:
     return _formula_tokens(_unwrap(plain)) if formula else _prose_tokens(plain)
 
 
+def readings_as(output: str, prediction: str) -> Iterator[tuple[str, ...]]:
+    """Yield the tokens of each reading of a reply, read as the output is; A+ and -x don't read as words."""
+    formula = is_formula(output)
+    for reading in readings(prediction):
+        if formula or not is_formula(reading):
+            yield tokens(reading, formula=formula)
+
+
+def is_same(prediction: str, output: str) -> bool:
+    """Return whether a reading of the reply has the tokens of the output."""
+    return tokens(output, formula=is_formula(output)) in readings_as(output, prediction)
+
+
 def _unwrap(text: str) -> str:
     """Take quotes, emphasis and a closing full stop off both ends."""
     while True:
@@ -99,14 +113,14 @@ def _prose_tokens(text: str) -> tuple[str, ...]:
 
 def _kept_in_prose(mark: re.Match[str]) -> str:
     """Return what stands for a punctuation mark between words: itself, nothing, or a space."""
-    left, right = mark.string[max(0, mark.start() - 1) : mark.start()], mark.string[mark.end() : mark.end() + 1]
+    text, start, end = mark.string, mark.start(), mark.end()
+    left, right = text[max(0, start - 1) : start], text[end : end + 1]
     if mark["name"] or unicodedata.category(mark[0])[0] == "M":
         return mark[0]  # C++ and C# are not C; a vowel sign of Devanagari is part of its word
     if mark[0] in "'." and left.isalpha() and right.isalpha():
         return ""  # don't, U.S.
-    if right.isdigit() and (
-        (mark[0] in ".-" and not left.isalnum() and left not in _CLOSING) or (mark[0] in ".-+*/^" and left.isdigit())
-    ):
+    sign_or_point = mark[0] in ".-" and not left.isalnum() and left not in _CLOSING
+    if right.isdigit() and (sign_or_point or (mark[0] in ".-+*/^" and left.isdigit())):
         return mark[0]  # the sign or point of a number, or an operation on two
     return " "
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from mop.metrics.answers import numbers
-from mop.metrics.normalise import NUMBER, first_line, is_formula, readings, tokens
+from mop.metrics.final_answer import numbers
+from mop.metrics.normalise import NUMBER, first_line, is_formula, is_same, readings_as, tokens
 
 _ROUGE_WORD = re.compile(rf"(?<![\w)\]}}])-(?:{NUMBER})|{NUMBER}|[^\W_]+")
 
@@ -23,17 +23,16 @@ _ROUGE_WORD = re.compile(rf"(?<![\w)\]}}])-(?:{NUMBER})|{NUMBER}|[^\W_]+")
 def exact_match(prediction: str, output: str) -> float:
     """Return 1 if the reply, its first line or that line's first sentence is the output, else 0.
 
-    Case, quotes, a closing full stop, and "-" or "_" against a space make no difference; signs and points of
-    numbers do.
+    Case, quotes, a closing full stop, and "-" or "_" against a space make no difference; signs and points of numbers
+    do.
     """
-    gold = tokens(output, formula=is_formula(output))
-    return float(any(given == gold for given in _read_as(output, prediction)))
+    return float(is_same(prediction, output))
 
 
 def exact_set(prediction: str, output: str) -> float:
     """Return 1 if reply and output have the same set of tokens, in any order, else 0."""
     gold = set(tokens(output, formula=is_formula(output)))
-    return float(any(set(given) == gold for given in _read_as(output, prediction)))
+    return float(any(set(given) == gold for given in readings_as(output, prediction)))
 
 
 def contains(prediction: str, output: str) -> float:
@@ -47,7 +46,7 @@ def contains(prediction: str, output: str) -> float:
 def token_f1(prediction: str, output: str) -> float:
     """Return the F1 of reply and output as bags of tokens (SQuAD's F1), for the best reading of the reply."""
     gold = tokens(output, formula=is_formula(output))
-    return max((_f1(given, gold) for given in _read_as(output, prediction)), default=0.0)
+    return max((_f1(given, gold) for given in readings_as(output, prediction)), default=0.0)
 
 
 def rouge_l(prediction: str, output: str) -> float:
@@ -62,14 +61,6 @@ def rouge_l(prediction: str, output: str) -> float:
         return 1.0
     score = _rouge_scorer(is_formula(output)).score(output, prediction)
     return float(score["rougeL"].fmeasure)
-
-
-def _read_as(output: str, prediction: str) -> Iterator[tuple[str, ...]]:
-    """Yield the tokens of each reading of the reply, read as the output is; A+ and -x don't read as words."""
-    formula = is_formula(output)
-    for reading in readings(prediction):
-        if formula or not is_formula(reading):
-            yield tokens(reading, formula=formula)
 
 
 def _f1(predicted: Sequence[str], gold: Sequence[str]) -> float:

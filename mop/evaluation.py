@@ -141,15 +141,19 @@ async def aevaluate(
     *,
     against: Mapping[str, Prompter] | None = None,
     on_reply: Callable[[str], None] | None = None,
+    generalist: bool = True,
 ) -> Evaluation:
-    """Score ``mixture``; the async form of `evaluate`. ``on_reply`` hears the system's name at every reply."""
+    """Score ``mixture``; the async form of `evaluate`.
+
+    ``on_reply`` hears the system's name at every reply; without ``generalist`` the mixture's own isn't scored.
+    """
     import asyncio
 
     if not examples:
         raise DataError("There are no examples to evaluate on; give at least one.")
     systems: dict[str, Prompter] = {
         "mixture": mixture_prompter(mixture),
-        "generalist": single_prompter(mixture.generalist),
+        **({"generalist": single_prompter(mixture.generalist)} if generalist else {}),
         **(against or {}),
     }
     scored = []

@@ -18,7 +18,7 @@ from mop.data import coerce_examples, split_examples
 from mop.encoding import resolve_encoder
 from mop.examples import Splits
 from mop.lm.budget import Budget, Spend
-from mop.lm.client import Traffic
+from mop.lm.meter import Traffic
 from mop.lm.weights import DEFAULT_CHAT
 from mop.metrics import get_metric, metric_name
 from mop.mixture import PROBES, EncoderRecord, Mixture
@@ -37,8 +37,12 @@ VALIDATION_SHARE = 0.25
 
 @dataclass
 class Run:
-    """What a finished search used: its spend against the budget, and what was really sent."""
+    """What a search used: its spend against the budget, and what was really sent.
 
+    ``traffic`` (one entry per client) can be watched while the search goes on; the rest is filled in at its end.
+    """
+
+    traffic: Sequence[Traffic] = ()
     spend: Spend = field(default_factory=Spend)
     sent: int = 0
     from_ledger: int = 0
@@ -139,6 +143,7 @@ async def aoptimize(
             base_url=settings.proposer_url or settings.base_url,
             concurrency=settings.concurrency,
         )
+    used.traffic = [one.traffic for one in {id(one): one for one in (client, proposer)}.values()]
     decoding = problem.decoding
     trials = Trials(client, decoding, metric)
     session = Session(
@@ -155,8 +160,7 @@ async def aoptimize(
     try:
         learned = await learn(session)
     finally:
-        traffic = [one.traffic for one in {id(one): one for one in (client, proposer)}.values()]
-        _fill(used, budget, traffic, time.perf_counter() - started)
+        _fill(used, budget, time.perf_counter() - started)
         await client.aclose()
         if proposer is not client:
             await proposer.aclose()
@@ -170,7 +174,7 @@ async def aoptimize(
         encoder_record=record,
         model=settings.model,
         decoding=decoding,
-        metric=metric_name(settings.metric),
+        metric=metric_name(metric),
         report={**learned.report, "zero_shot": learned.zero_shot.instruction},
         provenance=_provenance(settings, splits, used.spend),
     )
@@ -202,10 +206,10 @@ def _encode(encoder: Encoder, splits: Splits) -> tuple[Any, Any]:
     return vectors[: len(splits.train)], vectors[len(splits.train) :]
 
 
-def _fill(used: Run, budget: Budget, traffic: Sequence[Traffic], seconds: float) -> None:
+def _fill(used: Run, budget: Budget, seconds: float) -> None:
     used.spend = budget.spent
-    used.sent = sum(one.sent for one in traffic)
-    used.from_ledger = sum(one.from_ledger for one in traffic)
+    used.sent = sum(one.sent for one in used.traffic)
+    used.from_ledger = sum(one.from_ledger for one in used.traffic)
     used.seconds = seconds
 
 

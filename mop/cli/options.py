@@ -1,0 +1,146 @@
+"""Options that several commands share. Knows nothing of what the commands do with them.
+
+An option that wasn't given is None, so that `mop.settings.make_settings` can tell: options go before ``MOP_*``
+variables, those before ``--config``, that before the defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from mop.cli.output import Output
+from mop.data.formats import Format
+from mop.settings import Settings, make_settings
+
+_DATA = Group("Data", sort_key=1)
+_SEARCH = Group("Search", sort_key=2)
+_MODEL = Group("Model", sort_key=3)
+_GENERAL = Group("General", sort_key=4)
+
+
+@Parameter(name="*", group=_GENERAL)
+@dataclass(frozen=True)
+class OutputOptions:
+    """How a command speaks."""
+
+    json: Annotated[bool, Parameter(negative=(), show_default=False)] = False
+    """One JSON document on standard output, everything else on standard error."""
+    quiet: Annotated[bool, Parameter(negative=(), show_default=False)] = False
+    """No progress and no notes; warnings and errors remain."""
+
+    def open(self) -> Output:
+        """Return the command's output."""
+        return Output(as_json=self.json, quiet=self.quiet)
+
+
+@Parameter(name="*", group=_GENERAL)
+@dataclass(frozen=True)
+class RunOptions(OutputOptions):
+    """How a command that calls models speaks, and where settings and answers are kept."""
+
+    config: Path | None = None
+    """Settings from a TOML or YAML file. Options and MOP_* variables go before it."""
+    ledger: Path | None = None
+    """File that keeps every model call: cache, resume and bill. Default: MOP_LEDGER, or one in your data folder."""
+
+
+@Parameter(name="*", group=_DATA)
+@dataclass(frozen=True)
+class DataOptions:
+    """How examples are read."""
+
+    input_column: str = "input"
+    """Column (JSON key) of the input."""
+    output_column: str = "output"
+    """Column of the answer, or of the list of accepted answers."""
+    split_column: str | None = None
+    """Column that says train, validation or test. Default: a column called split, if there is one."""
+    format: Format | None = None
+    """Format, if it doesn't follow from the file's name; standard input is JSON lines."""
+    test_share: float | None = None
+    """Set this share of the examples apart for the test, unless they name their split."""
+
+
+@Parameter(name="*", group=_DATA)
+@dataclass(frozen=True)
+class TrainingDataOptions(DataOptions):
+    """How examples to learn from are read."""
+
+    validation: Path | None = None
+    """File of validation examples. Default: rows marked so, or else a quarter of DATA."""
+
+
+@Parameter(name="*", group=_MODEL)
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model answers."""
+
+    model: str | None = None
+    """Another model than the one that the mixture was learned for."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible endpoint, up to /v1."""
+    concurrency: int | None = None
+    """Most calls in flight to an endpoint [default: 8]."""
+
+    def settings(self, run: RunOptions) -> Settings:
+        """Return settings whose address and concurrency count; the model is the mixture's unless one is given."""
+        return make_settings({"base_url": self.base_url, "concurrency": self.concurrency}, file=run.config)
+
+
+@Parameter(name="*", group=_SEARCH)
+@dataclass(frozen=True)
+class QuickstartOptions:
+    """The settings that the quick start lets you change."""
+
+    model: str | None = None
+    """Model that answers: local/…, a GGUF file, or a name at --base-url [default: local/qwen2.5-coder-1.5b-instruct]."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible endpoint, up to /v1; the key is OPENAI_API_KEY or MOP_API_KEY."""
+    budget: str | None = None
+    """The one dial: 600 (calls), "200k tokens" or "2 USD" [default: 600]."""
+    experts: int | None = None
+    """Number of experts; several are tried by default, 1 gives the best single prompt."""
+    encoder: str | None = None
+    """Encoder: local/…, a sentence-transformers folder or name, or endpoint:MODEL@URL [default: local/all-minilm-l6-v2]."""
+    proposer: str | None = None
+    """Model that writes instructions [default: the model]."""
+    proposer_url: str | None = None
+    """Address of the proposer's endpoint [default: --base-url]."""
+    max_demos: int | None = None
+    """Most demos in one prompt [default: 20]."""
+    prompt_tokens: int | None = None
+    """Most tokens of the demos in one prompt [default: 600]."""
+    confidence: float | None = None
+    """Confidence with which a mixture must beat one prompt to be shipped [default: 0.9]."""
+    concurrency: int | None = None
+    """Most calls in flight to an endpoint [default: 8]."""
+    seed: int | None = None
+    """Seed of all random choices [default: 0]."""
+
+    def settings(self, run: RunOptions) -> Settings:
+        """Return the checked settings, from these options, the environment and the file."""
+        given: dict[str, Any] = asdict(self)
+        return make_settings(given, file=run.config)
+
+
+@Parameter(name="*", group=_SEARCH)
+@dataclass(frozen=True)
+class SearchOptions(QuickstartOptions):
+    """All settings of a search."""
+
+    metric: str | None = None
+    """exact_match, token_f1, contains, …, or module:function [default: exact_match]."""
+    instruction: str | None = None
+    """Your own instruction, the first candidate."""
+    tokens: int | None = None
+    """Most tokens of the search, besides the budget."""
+    usd: float | None = None
+    """Most money of the search in USD, besides the budget."""
+    proposals: int | None = None
+    """Number of instructions that the model writes at the start [default: follows from the budget]."""
+    refit: bool | None = None
+    """Choose the final demos from training and validation examples together [default: no]."""
