@@ -1,13 +1,12 @@
 """The mixture file: one zip with ``mixture.json`` (readable by hand) and ``vectors.safetensors``. Data only, no code.
 
-The only module that knows the file format. Reading checks everything before it believes it: sizes before unpacking,
-the schema, array shapes and values, and the hash that binds the vectors to the JSON.
+The only module that knows the file; `mop.manifest` knows the JSON in it. Reading checks everything before it believes
+it: sizes before unpacking, the schema, array shapes and values, and the hash that binds the vectors to the JSON.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import struct
@@ -15,107 +14,23 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mop.decoding import Decoding
 from mop.errors import ArtifactError
-from mop.mixture import PROBES, EncoderRecord, Expert, Mixture
-from mop.prompts import Demo, Prompt
+from mop.manifest import manifest_text, mixture_of, read_manifest
+from mop.mixture import PROBES, Mixture
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
 
-SCHEMA_VERSION = 1
 MANIFEST = "mixture.json"
 VECTORS = "vectors.safetensors"
 #: A file that unpacks to more than this isn't a mixture: 10,000 experts of 1,536 dimensions take 60 MB.
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
 #: JSON takes some twenty times its size in memory; 10,000 experts with 20 demos of 200 characters take 50 MB.
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _Prompt(_Strict):
-    instruction: str
-    demos: list[tuple[str, str]]
-    layout: Literal["chat", "block"]
-
-
-class _Expert(_Strict):
-    prompt: _Prompt
-    size: int = Field(ge=0)
-    validation: int = Field(ge=0)
-    words: list[str]
-    proposer: str
-    score: float | None
-    generalist_score: float | None
-    gain: float
-    gain_low: float
-    gain_high: float
-    fallback: bool
-
-
-class _Decoding(_Strict):
-    max_tokens: int = Field(gt=0)
-    stop: list[str]
-    temperature: float = Field(ge=0)
-
-
-class _Encoder(_Strict):
-    name: str
-    identity: str
-
-
-class _Manifest(_Strict):
-    schema_version: int = Field(ge=1, le=SCHEMA_VERSION, strict=True)
-    model: str
-    metric: str
-    decoding: _Decoding
-    encoder: _Encoder
-    vectors_sha256: str
-    generalist: _Prompt
-    experts: list[_Expert] = Field(min_length=1)
-    report: dict[str, Any]
-    provenance: dict[str, Any]
-
-
-def _prompt_out(prompt: Prompt) -> _Prompt:
-    return _Prompt(
-        instruction=prompt.instruction,
-        demos=[(demo.input, demo.output) for demo in prompt.demos],
-        layout=prompt.layout,
-    )
-
-
-def _prompt_in(record: _Prompt) -> Prompt:
-    return Prompt(record.instruction, tuple(Demo(*pair) for pair in record.demos), record.layout)
-
-
-def _expert_out(expert: Expert) -> _Expert:
-    return _Expert(
-        prompt=_prompt_out(expert.prompt),
-        size=expert.size,
-        validation=expert.validation,
-        words=list(expert.words),
-        proposer=expert.proposer,
-        score=expert.score,
-        generalist_score=expert.generalist_score,
-        gain=expert.gain,
-        gain_low=expert.gain_low,
-        gain_high=expert.gain_high,
-        fallback=expert.fallback,
-    )
-
-
-def _expert_in(record: _Expert) -> Expert:
-    fields = record.model_dump(exclude={"prompt", "words"})
-    return Expert(prompt=_prompt_in(record.prompt), words=tuple(record.words), **fields)
 
 
 def to_bytes(mixture: Mixture) -> bytes:
@@ -133,7 +48,7 @@ def to_bytes(mixture: Mixture) -> bytes:
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
     _check_arrays(arrays, len(mixture.experts), "The mixture cannot be saved")
     vectors = save_tensors(arrays)
-    text = _manifest_out(mixture, hashlib.sha256(vectors).hexdigest())
+    text = manifest_text(mixture, hashlib.sha256(vectors).hexdigest())
     if len(text) > MAX_MANIFEST_BYTES or len(text) + len(vectors) > MAX_UNPACKED_BYTES:
         raise ArtifactError(
             f"The mixture takes {len(text)} bytes of text and {len(vectors)} of vectors; a file holds at most "
@@ -145,32 +60,6 @@ def to_bytes(mixture: Mixture) -> bytes:
             # A fixed time stamp: the bytes depend on the content alone.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
-
-
-def _manifest_out(mixture: Mixture, vectors_sha256: str) -> bytes:
-    try:
-        manifest = _Manifest(
-            schema_version=SCHEMA_VERSION,
-            model=mixture.model,
-            metric=mixture.metric,
-            decoding=_Decoding(
-                max_tokens=mixture.decoding.max_tokens,
-                stop=list(mixture.decoding.stop),
-                temperature=mixture.decoding.temperature,
-            ),
-            encoder=_Encoder(name=mixture.encoder_record.name, identity=mixture.encoder_record.identity),
-            vectors_sha256=vectors_sha256,
-            generalist=_prompt_out(mixture.generalist),
-            experts=[_expert_out(expert) for expert in mixture.experts],
-            report=dict(mixture.report),
-            provenance=dict(mixture.provenance),
-        )
-        data = manifest.model_dump(mode="json")
-        return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode()
-    except (ValueError, TypeError, RecursionError) as error:  # pydantic's and json's errors are ValueErrors
-        raise ArtifactError(
-            f"The mixture cannot be saved: {error}. Its report and provenance take plain values only."
-        ) from error
 
 
 def save(mixture: Mixture, path: str | os.PathLike[str]) -> None:
@@ -212,22 +101,10 @@ def load(path: str | os.PathLike[str]) -> Mixture:
 def from_bytes(content: bytes, name: str = "the mixture") -> Mixture:
     """Read a mixture from the content of its file; ``name`` is used in error messages."""
     manifest_bytes, vector_bytes = _members(content, name)
-    manifest = _manifest(manifest_bytes, name)
+    manifest = read_manifest(manifest_bytes, name)
     if hashlib.sha256(vector_bytes).hexdigest() != manifest.vectors_sha256:
         raise ArtifactError(f"{name}: the vectors don't belong to this mixture (hash differs). Copy the file again.")
-    arrays = _arrays(vector_bytes, len(manifest.experts), name)
-    return Mixture(
-        experts=tuple(_expert_in(expert) for expert in manifest.experts),
-        generalist=_prompt_in(manifest.generalist),
-        centroids=arrays["centroids"],
-        projection=arrays.get("projection"),
-        encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
-        model=manifest.model,
-        decoding=Decoding(manifest.decoding.max_tokens, tuple(manifest.decoding.stop), manifest.decoding.temperature),
-        metric=manifest.metric,
-        report=manifest.report,
-        provenance=manifest.provenance,
-    )
+    return mixture_of(manifest, _arrays(vector_bytes, len(manifest.experts), name))
 
 
 def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
@@ -268,26 +145,6 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     # A size is given to read(): without one, zipfile unpacks up to 2 GiB before it cuts to what the header claims.
     with archive.open(member) as file:
         return file.read(member.file_size + 1)
-
-
-def _manifest(content: bytes, name: str) -> _Manifest:
-    try:
-        data = json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{name}: {MANIFEST} isn't JSON ({error}).") from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ArtifactError(f"{name} has schema version {version}; this mop reads up to {SCHEMA_VERSION}. Update mop.")
-    try:
-        return _Manifest.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{name}: {MANIFEST} is not as expected: {where}: {first['msg']}.") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _arrays(content: bytes, experts: int, name: str) -> dict[str, Vectors]:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from mop.errors import DataError
 from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER
 
 if TYPE_CHECKING:
+    from mop.examples import Example
     from mop.lm.ledger import Ledger
     from mop.metrics import Metric
     from mop.mixture import Answer, Mixture
@@ -73,9 +74,9 @@ class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         from mop.optimization import optimize
 
         options = {name: value for name, value in self.get_params(deep=False).items() if name != "ledger"}
-        answers = _answers(X, y)
-        self.mixture_ = optimize(list(zip(X, answers, strict=True)), ledger=self.ledger, **options)
-        self.classes_ = np.unique([accepted[0] for accepted in answers])
+        examples = _examples(X, y)
+        self.mixture_ = optimize(examples, ledger=self.ledger, **options)
+        self.classes_ = np.unique([example.output for example in examples])
         return self
 
     def predict(self, X: Sequence[str]) -> NDArray[np.str_]:
@@ -87,8 +88,9 @@ class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         from mop.metrics import get_metric
 
         metric = get_metric(self.metric)
-        accepted = _answers(X, y)
-        scores = [metric(str(text), outputs) for text, outputs in zip(self.predict(X), accepted, strict=True)]
+        examples = _examples(X, y)
+        answers = self.predict([example.input for example in examples])
+        scores = [metric(str(text), example.outputs) for text, example in zip(answers, examples, strict=True)]
         return float(np.mean(scores))
 
     def __sklearn_clone__(self) -> MixtureOfPrompts:
@@ -116,17 +118,10 @@ class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
                 ledger.close()
 
 
-def _answers(X: Sequence[str], y: Sequence[str | Sequence[str]]) -> list[tuple[str, ...]]:
-    if len(X) != len(y) or len(X) == 0:
-        raise DataError(f"X has {len(X)} texts and y {len(y)} answers; there must be as many, and at least one.")
-    return [_accepted(answer) for answer in y]
+def _examples(X: Sequence[str], y: Sequence[str | Sequence[str]]) -> list[Example]:
+    """Return checked examples; an answer that is a number stands for its digits."""
+    from mop.data import coerce_examples
 
-
-def _accepted(answer: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the accepted texts; a label that is a number stands for its digits."""
-    if isinstance(answer, str) or not isinstance(answer, Iterable):
-        return (str(answer),)
-    accepted = tuple(map(str, answer))
-    if not accepted:
-        raise DataError("An entry of y is empty; give at least one accepted answer for each text.")
-    return accepted
+    if len(X) != len(y):
+        raise DataError(f"X has {len(X)} texts and y {len(y)} answers; they must be as many.")
+    return coerce_examples([{"input": text, "output": answer} for text, answer in zip(X, y, strict=True)])

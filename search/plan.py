@@ -61,7 +61,7 @@ class Plan:
         left = calls - proposals
         if counts == (1,):
             judged = min(validation, left // 3)
-            return cls(calls, proposals, max(2, min(16, left // 25)), left - judged, (1,), 0, 0, judged)
+            return cls(calls, proposals, max(2, min(24, left // 24)), left - judged, (1,), 0, 0, judged)
         # Half of the budget and a little more is for two full looks at the judged examples, the generalist's and the
         # mixture's; what the races saw of them already is saved.
         judged = min(validation, left * 3 // 10)

@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(SettingsError(message), tokens)
     except MopError as error:
         return _report(error, tokens)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(str(interruption) or "Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # What is still buffered must not raise again when the interpreter closes the stream.

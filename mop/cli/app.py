@@ -15,15 +15,24 @@ app = App(
 )
 models = App(name="models", help="Model weights on this machine: list, pull, path, remove.")
 
-app.command("mop.cli.quickstart:quickstart", name="quickstart")
-app.command("mop.cli.learning:optimize", name="optimize")
-app.command("mop.cli.scoring:evaluate", name="evaluate")
-app.command("mop.cli.showing:show", name="show")
-app.command("mop.cli.asking:route", name="route")
-app.command("mop.cli.asking:ask", name="ask")
-app.command("mop.cli.learning:estimate", name="estimate")
-app.command(models)
-models.command("mop.cli.models:list_", name="list")
-models.command("mop.cli.models:pull", name="pull")
-models.command("mop.cli.models:path", name="path")
-models.command("mop.cli.models:remove", name="remove")
+for _order, (_name, _home, _help) in enumerate(
+    [
+        ("quickstart", "quickstart:quickstart", "Learn a mixture on the bundled messages, compared with one prompt."),
+        ("optimize", "learning:optimize", "Learn a mixture of prompts from labelled examples."),
+        ("estimate", "learning:estimate", "Say what optimize would take, without calling a model."),
+        ("evaluate", "scoring:evaluate", "Score a mixture on labelled examples, beside its generalist."),
+        ("show", "showing:show", "Show what a mixture file holds."),
+        ("route", "asking:route", "Say which expert each query goes to."),
+        ("ask", "asking:ask", "Route and answer queries."),
+    ]
+):
+    # The first line of help stands here, so that the list of commands imports none of them.
+    app.command(f"mop.cli.{_home}", name=_name, help=_help, sort_key=_order)
+app.command(models, sort_key=99)
+for _name, _home, _help in (
+    ("list", "list_", "List the models that can be fetched, and which are here."),
+    ("pull", "pull", "Fetch models: resumable, and checked by their hashes."),
+    ("path", "path", "Print where a model is."),
+    ("remove", "remove", "Remove models from this machine."),
+):
+    models.command(f"mop.cli.models:{_home}", name=_name, help=_help)

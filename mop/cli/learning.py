@@ -1,0 +1,214 @@
+"""``mop optimize`` and ``mop estimate``: learn a mixture from a file of examples, and say before what it takes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from mop.cli.inputs import prepare, require_models
+from mop.cli.options import OutputOptions, RunOptions, SearchOptions, TrainingDataOptions
+from mop.cli.output import Output, say
+from mop.cli.words import duration, money, plural, signed
+from mop.errors import ArtifactError
+from mop.metrics import get_metric
+
+if TYPE_CHECKING:
+    from mop.estimate import Estimate
+    from mop.examples import Splits
+    from mop.mixture import Mixture
+    from mop.optimization import Run
+    from mop.search.plan import Plan
+    from mop.settings import Settings
+
+Data = Annotated[str, Parameter(allow_leading_hyphen=True)]
+_NO_DATA = TrainingDataOptions()
+_NO_SEARCH = SearchOptions()
+_NO_RUN = RunOptions()
+
+
+def optimize(
+    data: Data,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    columns: TrainingDataOptions = _NO_DATA,
+    search: SearchOptions = _NO_SEARCH,
+    run: RunOptions = _NO_RUN,
+) -> None:
+    """Learn a mixture of prompts from labelled examples and save it as one file.
+
+    Options go before MOP_* environment variables (MOP_MODEL, MOP_BUDGET, …), those before --config, that before the
+    defaults. Interrupt it at any time: the same command goes on where it was.
+
+    Args:
+        data: Examples: a JSONL, CSV, TSV or Parquet file, or - for JSON lines on standard input.
+        out: The mixture file [default: DATA's name with .mop].
+    """
+    from mop.cli.progress import SearchProgress
+    from mop.cli.running import opened_ledger
+    from mop.optimization import Run, aoptimize, make_budget
+    from mop.sync import run as wait_for
+
+    output = run.open()
+    target = out if out is not None else _default_out(data)
+    settings = search.settings(run)
+    get_metric(settings.metric)
+    require_writable(target)
+    require_models(settings)
+    splits = prepare(data, columns, settings, output)
+    _say_plan(_plan(settings, splits), settings, splits, output)
+    with opened_ledger(run.ledger) as ledger:
+        budget, used = make_budget(settings), Run()
+        with SearchProgress("learning", budget, used, output) as progress:
+            mixture = wait_for(
+                aoptimize(splits, settings, ledger=ledger, listener=progress, used=used, budget=budget)
+            )
+    mixture.save(target)
+    output.result(_learned(target, mixture, splits, used), lambda console: _draw(console, target, mixture, used))
+
+
+def estimate(
+    data: Data,
+    /,
+    *,
+    columns: TrainingDataOptions = _NO_DATA,
+    search: SearchOptions = _NO_SEARCH,
+    config: Annotated[Path | None, Parameter(group="General")] = None,
+    speech: OutputOptions | None = None,
+) -> None:
+    """Say what `mop optimize` would take with the same options: calls, tokens and money. No model is called.
+
+    Args:
+        data: Examples, as for optimize.
+        config: Settings from a TOML or YAML file.
+    """
+    from mop.estimate import estimate as estimate_run
+
+    speech = speech or OutputOptions()
+    output = speech.open()
+    settings = search.settings(RunOptions(config=config))
+    get_metric(settings.metric)
+    splits = prepare(data, columns, settings, output)
+    estimated = estimate_run(settings, splits)
+    output.result(
+        {"model": settings.model, "train": len(splits.train), "validation": len(splits.validation), **asdict(estimated)},
+        lambda console: _draw_estimate(console, estimated, settings),
+    )
+
+
+def _plan(settings: Settings, splits: Splits) -> Plan:
+    from mop.optimization import make_plan
+
+    return make_plan(settings, splits)
+
+
+def _say_plan(plan: Plan, settings: Settings, splits: Splits, output: Output) -> None:
+    if plan.region_counts == (1,) and settings.experts is None:
+        output.warn(
+            f"{plural(len(splits.train), 'training example')} and {len(splits.validation):,} for validation are too few "
+            "for several experts, so one prompt is learned."
+        )
+
+
+def _default_out(data: str) -> Path:
+    if data == "-":
+        return Path("mixture.mop")
+    name = Path(data).name.removesuffix(".gz")
+    return Path(data).with_name(name).with_suffix(".mop")
+
+
+def require_writable(target: Path) -> None:
+    """Raise ArtifactError now, not after the search, if the mixture file cannot be written."""
+    folder = target.parent
+    if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        problem = "is a folder" if target.is_dir() else "is in a folder that isn't there or can't be written"
+        raise ArtifactError(f"The mixture file {target} {problem}. Name another with --out.")
+
+
+def _learned(target: Path, mixture: Mixture, splits: Splits, used: Run) -> dict[str, Any]:
+    return {
+        "artifact": str(target),
+        "experts": len(mixture),
+        "kept": mixture.kept,
+        "train": len(splits.train),
+        "validation": len(splits.validation),
+        "test": len(splits.test),
+        "calls": used.spend.calls,
+        "sent": used.sent,
+        "from_ledger": used.from_ledger,
+        "prompt_tokens": used.spend.usage.prompt_tokens,
+        "cached_tokens": used.spend.usage.cached_tokens,
+        "completion_tokens": used.spend.usage.completion_tokens,
+        "usd": used.spend.usd,
+        "seconds": used.seconds,
+        "gate": mixture.report.get("gate"),
+        "generalist": mixture.report.get("generalist"),
+    }
+
+
+def validated(mixture: Mixture) -> list[str]:
+    """Return sentences that say what validation showed, from the report that the mixture carries."""
+    generalist = mixture.report.get("generalist") or {}
+    gate = mixture.report.get("gate")
+    if not gate:
+        score = generalist.get("score")
+        return [] if score is None else [f"Validation: one prompt scores {score:.2f}; no mixture was tried."]
+    confidence = (mixture.provenance.get("settings") or {}).get("confidence")
+    sure = f" with {confidence:.0%} confidence" if isinstance(confidence, float) else ""
+    scores = (
+        f"Validation ({plural(gate['validation'], 'example')}): {gate['layout']} score {gate['mixture']:.2f}, the one-prompt "
+        f"generalist {gate['generalist']:.2f}. Gain {signed(gate['gain'])}, at least {signed(gate['gain_low'])}{sure}."
+    )
+    if gate["open"]:
+        return [scores]
+    return [scores, "That does not show a gain, so the file holds the one prompt."]
+
+
+def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:
+    if len(mixture) == 1:
+        say(console, f"{target}: one prompt with {plural(len(mixture.generalist.demos), 'demo')}.", style="bold")
+    else:
+        others = len(mixture) - mixture.kept
+        answers = "region falls" if others == 1 else "regions fall"
+        say(console, f"{target}: {mixture.kept} experts; {others} {answers} back to the generalist.", style="bold")
+    for sentence in validated(mixture):
+        say(console, sentence)
+    usage = used.spend.usage
+    paid = "" if used.spend.usd is None else f", {money(used.spend.usd)}"
+    say(
+        console,
+        f"Took {plural(used.spend.calls, 'call')} ({used.sent:,} sent, {used.from_ledger:,} from the ledger), "
+        f"{plural(usage.prompt_tokens, 'prompt token')} ({usage.cached_tokens:,} cached), "
+        f"{plural(usage.completion_tokens, 'completion token')}{paid}, {duration(used.seconds)}.",
+    )
+    say(console, f'Next: mop show {target} · mop route {target} "…" · mop evaluate {target} DATA', style="dim")
+
+
+def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) -> None:
+    plan = estimated.plan
+    say(console, f"At most {plural(estimated.calls, 'call')} to {settings.model}:", style="bold")
+    stages = [
+        (plan.proposals, "to propose instructions"),
+        (plan.single_calls, f"to race {plan.single_arms} single prompts"),
+        (plan.layout_calls, f"to race {plan.layout_arms} mixtures of {', '.join(map(str, plan.region_counts))} experts"),
+        (plan.validation, f"to judge the winners on {plural(plan.validation, 'validation example')} each"),
+    ]
+    for calls, purpose in stages:
+        if calls:
+            say(console, f"  {calls:>6,}  {purpose}")
+    say(
+        console,
+        f"About {plural(estimated.prompt_tokens, 'prompt token')} and "
+        f"{plural(estimated.completion_tokens, 'completion token')}.",
+    )
+    if estimated.usd is not None:
+        say(console, f"About {money(estimated.usd)} without prompt caching, less with it.")
+    elif settings.model.startswith("local/"):
+        say(console, "No money: the model runs on this machine.")
+    else:
+        say(console, "The price of this model is not known.")

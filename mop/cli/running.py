@@ -1,0 +1,67 @@
+"""Running: what commands that call models share, from Ctrl-C to the encoder of a mixture file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mop.cli.options import ModelOptions, RunOptions
+from mop.connect import connect, default_ledger_path, open_ledger
+from mop.mixture import Mixture, check_encoder
+
+if TYPE_CHECKING:
+    from mop.lm.client import ModelClient
+    from mop.lm.ledger import Ledger
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during calls; the message says where the answers so far are."""
+
+
+@contextmanager
+def opened_ledger(path: Path | None) -> Iterator[Ledger]:
+    """Yield the ledger; a Ctrl-C inside becomes `Interrupted`, which says how to go on."""
+    ledger = open_ledger(path)
+    try:
+        yield ledger
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Interrupted. Everything answered so far is in the ledger {path or default_ledger_path()}; "
+            "run the same command again to go on."
+        ) from None
+    finally:
+        ledger.close()
+
+
+def load_mixture(path: Path, ledger: Ledger) -> Mixture:
+    """Load a mixture whose encoder asks the ledger first. Raises ArtifactError, EncoderMismatch, WeightsError."""
+    from mop.artifact import load
+    from mop.embeddings.encoders import CachedEncoder
+    from mop.encoding import resolve_recorded_encoder
+
+    mixture = load(path)
+    encoder = resolve_recorded_encoder(mixture.encoder_record.name)
+    # Only an identity with the weights' hash says that vectors in the ledger are this encoder's own.
+    if "@" not in encoder.identity or encoder.identity.endswith("@hub"):
+        check_encoder(mixture.encoder_record, encoder)
+    return mixture.use_encoder(CachedEncoder(encoder, ledger))
+
+
+def connect_to(mixture: Mixture, options: ModelOptions, run: RunOptions, ledger: Ledger) -> ModelClient:
+    """Return a client of the model that the options name, or else of the mixture's own."""
+    settings = options.settings(run)
+    return connect(
+        options.model or mixture.model,
+        ledger=ledger,
+        base_url=settings.base_url,
+        concurrency=settings.concurrency,
+    )
+
+
+def standard_input_lines() -> list[str]:
+    """Return the lines of standard input that aren't blank."""
+    text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]

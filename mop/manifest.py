@@ -1,0 +1,175 @@
+"""The JSON of a mixture file: its schema, and the way from a Mixture to its text and back. Knows nothing of files.
+
+The vectors are elsewhere; ``vectors_sha256`` binds them to this text. Reading believes nothing: names, types, ranges
+and finite numbers are checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mop.decoding import Decoding
+from mop.errors import ArtifactError
+from mop.mixture import EncoderRecord, Expert, Mixture
+from mop.prompts import Demo, Prompt
+
+if TYPE_CHECKING:
+    from mop.embeddings.encoders import Vectors
+
+SCHEMA_VERSION = 1
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Prompt(_Strict):
+    instruction: str
+    demos: list[tuple[str, str]]
+    layout: Literal["chat", "block"]
+
+
+class _Expert(_Strict):
+    prompt: _Prompt
+    size: int = Field(ge=0)
+    validation: int = Field(ge=0)
+    words: list[str]
+    proposer: str
+    score: float | None
+    generalist_score: float | None
+    gain: float
+    gain_low: float
+    gain_high: float
+    fallback: bool
+
+
+class _Decoding(_Strict):
+    max_tokens: int = Field(gt=0)
+    stop: list[str]
+    temperature: float = Field(ge=0)
+
+
+class _Encoder(_Strict):
+    name: str
+    identity: str
+
+
+class Manifest(_Strict):
+    """Everything of a mixture but its vectors."""
+
+    schema_version: int = Field(ge=1, le=SCHEMA_VERSION, strict=True)
+    model: str
+    metric: str
+    decoding: _Decoding
+    encoder: _Encoder
+    vectors_sha256: str
+    generalist: _Prompt
+    experts: list[_Expert] = Field(min_length=1)
+    report: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def _prompt_out(prompt: Prompt) -> _Prompt:
+    return _Prompt(
+        instruction=prompt.instruction,
+        demos=[(demo.input, demo.output) for demo in prompt.demos],
+        layout=prompt.layout,
+    )
+
+
+def _prompt_in(record: _Prompt) -> Prompt:
+    return Prompt(record.instruction, tuple(Demo(*pair) for pair in record.demos), record.layout)
+
+
+def _expert_out(expert: Expert) -> _Expert:
+    return _Expert(
+        prompt=_prompt_out(expert.prompt),
+        size=expert.size,
+        validation=expert.validation,
+        words=list(expert.words),
+        proposer=expert.proposer,
+        score=expert.score,
+        generalist_score=expert.generalist_score,
+        gain=expert.gain,
+        gain_low=expert.gain_low,
+        gain_high=expert.gain_high,
+        fallback=expert.fallback,
+    )
+
+
+def _expert_in(record: _Expert) -> Expert:
+    fields = record.model_dump(exclude={"prompt", "words"})
+    return Expert(prompt=_prompt_in(record.prompt), words=tuple(record.words), **fields)
+
+
+def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
+    """Return the text for ``mixture``; raises ArtifactError if it holds what JSON cannot."""
+    try:
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            model=mixture.model,
+            metric=mixture.metric,
+            decoding=_Decoding(
+                max_tokens=mixture.decoding.max_tokens,
+                stop=list(mixture.decoding.stop),
+                temperature=mixture.decoding.temperature,
+            ),
+            encoder=_Encoder(name=mixture.encoder_record.name, identity=mixture.encoder_record.identity),
+            vectors_sha256=vectors_sha256,
+            generalist=_prompt_out(mixture.generalist),
+            experts=[_expert_out(expert) for expert in mixture.experts],
+            report=dict(mixture.report),
+            provenance=dict(mixture.provenance),
+        )
+        data = manifest.model_dump(mode="json")
+        return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:  # pydantic's and json's errors are ValueErrors
+        raise ArtifactError(
+            f"The mixture cannot be saved: {error}. Its report and provenance take plain values only."
+        ) from error
+
+
+def read_manifest(content: bytes, name: str) -> Manifest:
+    """Return the checked content of the text; ``name`` is used in error messages. Raises ArtifactError."""
+    try:
+        data = json.loads(content, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{name}: its text isn't JSON ({error}).") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ArtifactError(f"{name} has schema version {version}; this mop reads up to {SCHEMA_VERSION}. Update mop.")
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{name}: its JSON is not as expected: {where}: {first['msg']}.") from error
+
+
+def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
+    """Return the mixture with these ``centroids``, ``probes`` and, if there is one, ``projection``."""
+    decoding = manifest.decoding
+    return Mixture(
+        experts=tuple(_expert_in(expert) for expert in manifest.experts),
+        generalist=_prompt_in(manifest.generalist),
+        centroids=arrays["centroids"],
+        projection=arrays.get("projection"),
+        encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
+        model=manifest.model,
+        decoding=Decoding(decoding.max_tokens, tuple(decoding.stop), decoding.temperature),
+        metric=manifest.metric,
+        report=manifest.report,
+        provenance=manifest.provenance,
+    )
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a finite number")
+    return value
