@@ -55,7 +55,7 @@ def find_regions(
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     count = max(1, min(count, len(vectors)))
     random_state = int(stream(seed, "regions", count).integers(2**31))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mop.embeddings.encoders import CachedEncoder, Encoder, EndpointEncoder, SentenceTransformerEncoder
 from mop.errors import SettingsError
-from mop.lm.ledger import Ledger
+
+if TYPE_CHECKING:
+    from mop.lm.ledger import Ledger
 
 #: Names that begin so are embeddings endpoints: ``endpoint:MODEL`` or ``endpoint:MODEL@URL``.
 ENDPOINT = "endpoint:"
@@ -58,7 +61,7 @@ def resolve_recorded_encoder(name: str) -> Encoder:
 
 
 def _model_and_url(name: str) -> tuple[str, str | None]:
-    # Split at the last "@" before a scheme: names of models may have an "@" of their own.
+    # Split where a scheme follows: names of models may have an "@" of their own.
     match = _ENDPOINT_NAME.fullmatch(name)
     if match is None:
         raise SettingsError(
@@ -70,6 +73,7 @@ def _model_and_url(name: str) -> tuple[str, str | None]:
 
 def _endpoint_encoder(name: str) -> Encoder:
     from mop.lm.client import ModelClient
+    from mop.lm.ledger import Ledger
     from mop.sync import run
 
     model, url = _model_and_url(name)

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mop.connect import connected
-from mop.errors import DataError
+from mop.errors import DataError, SettingsError
 from mop.examples import Example
 from mop.lm.prices import Prices
 from mop.lm.request import Reply, Usage
-from mop.metrics import get_metric
+from mop.metrics import METRICS, Metric, get_metric
 from mop.prompts import Prompt
 from mop.stats import Interval, PairedDifference, paired_difference, proportion_interval
 from mop.sync import run
@@ -125,13 +125,15 @@ def evaluate(
     client: ModelClient | None = None,
     *,
     against: Mapping[str, Prompter] | None = None,
+    metric: str | Metric | None = None,
 ) -> Evaluation:
     """Score ``mixture`` on ``examples``, beside its generalist and the systems ``against`` it (name → prompter).
 
-    One model call for each example and system, unless two systems ask the same thing. Raises DataError without
-    examples, ModelError if the model can't answer.
+    One model call for each example and system, unless two systems ask the same thing. ``metric`` defaults to the
+    mixture's own; one that is a function must be given, because a file doesn't get to say which code runs.
+    Raises DataError without examples, SettingsError for such a metric, ModelError if the model can't answer.
     """
-    return run(aevaluate(mixture, examples, client, against=against))
+    return run(aevaluate(mixture, examples, client, against=against, metric=metric))
 
 
 async def aevaluate(
@@ -140,6 +142,7 @@ async def aevaluate(
     client: ModelClient | None = None,
     *,
     against: Mapping[str, Prompter] | None = None,
+    metric: str | Metric | None = None,
     on_reply: Callable[[str], None] | None = None,
     generalist: bool = True,
 ) -> Evaluation:
@@ -151,6 +154,7 @@ async def aevaluate(
 
     if not examples:
         raise DataError("There are no examples to evaluate on; give at least one.")
+    judge = _metric_of(mixture) if metric is None else get_metric(metric)
     systems: dict[str, Prompter] = {
         "mixture": mixture_prompter(mixture),
         **({"generalist": single_prompter(mixture.generalist)} if generalist else {}),
@@ -160,8 +164,17 @@ async def aevaluate(
     async with connected(client, mixture.model) as live:
         for name, prompter in systems.items():
             prompts = await asyncio.to_thread(prompter, [example.input for example in examples])
-            scored.append(await _score(name, mixture, examples, prompts, live, on_reply))
+            scored.append(await _score(name, mixture, examples, prompts, live, judge, on_reply))
     return Evaluation(tuple(scored))
+
+
+def _metric_of(mixture: Mixture) -> Metric:
+    if mixture.metric.partition(":")[0] not in METRICS:
+        raise SettingsError(
+            f"The mixture names the metric {mixture.metric!r}, a function that would be imported and run. "
+            "If you trust it, give it as the metric to evaluate with."
+        )
+    return get_metric(mixture.metric)
 
 
 async def _score(
@@ -170,9 +183,9 @@ async def _score(
     examples: Sequence[Example],
     prompts: Sequence[Prompt],
     client: ModelClient,
+    metric: Metric,
     on_reply: Callable[[str], None] | None,
 ) -> SystemScore:
-    metric = get_metric(mixture.metric)
     first_use = {prompt: place for place, prompt in reversed(list(enumerate(prompts)))}
     order = sorted(range(len(examples)), key=lambda place: (first_use[prompts[place]], place))
     requests = [mixture.decoding.request(client.model, prompts[i], examples[i].input) for i in order]

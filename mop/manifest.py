@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 class _Prompt(_Strict):
@@ -137,7 +137,9 @@ def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
 def read_manifest(content: bytes, name: str) -> Manifest:
     """Return the checked content of the text; ``name`` is used in error messages. Raises ArtifactError."""
     try:
-        data = json.loads(content, parse_constant=_finite, parse_float=_finite)
+        data = json.loads(content.decode(), parse_constant=_finite, parse_float=_finite)
+        # An escape can stand for half a character, which could never be sent to a model or written again.
+        json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{name}: its text isn't JSON ({error}).") from error
     version = data.get("schema_version") if isinstance(data, dict) else None

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 #: What the quick start sets where neither an option nor the environment nor a file does. The budget is for both
 #: searches together, half of it for each.
 DEFAULTS: Mapping[str, Any] = {
-    "budget": 600,
-    "max_demos": 20,
-    "prompt_tokens": 600,
-    "experts": None,
+    "budget": 400,
+    "max_demos": 16,
+    "prompt_tokens": 350,
+    "refit": False,
     "instruction": HELPDESK_INSTRUCTION,
 }
 #: Where the mixture is saved.
@@ -106,7 +106,7 @@ class Quickstart:
             "experts": len(self.mixture),
             "kept": self.mixture.kept,
             "routed": [
-                {"query": query, "expert": r.expert, "margin": r.margin, "fallback": r.fallback}
+                {"query": query, "expert": r.expert, "margin": r.margin, "fallback": bool(r.fallback)}
                 for query, r in self.routed
             ],
             "seconds": dict(self.seconds),
@@ -122,9 +122,7 @@ def quickstart_settings(settings: Settings) -> Settings:
     # Someone who caps tokens or money means that cap and not the quick start's number of calls.
     capped = {"budget", "tokens", "usd"} & given
     defaults = {
-        name: value
-        for name, value in DEFAULTS.items()
-        if name not in given and not (name == "budget" and capped)
+        name: value for name, value in DEFAULTS.items() if name not in given and not (name == "budget" and capped)
     }
     filled = settings.model_copy(update=defaults)
     if filled.budget is not None and filled.budget < 2:
@@ -181,9 +179,7 @@ async def aquickstart(
         mixture.save(out)
         # Queries that were encoded before come from the ledger, without loading the encoder.
         mixture.with_known_encoder(CachedEncoder(resolve_encoder(settings.encoder), book))
-        client = connect(
-            settings.model, ledger=book, base_url=settings.base_url, concurrency=settings.concurrency
-        )
+        client = connect(settings.model, ledger=book, base_url=settings.base_url, concurrency=settings.concurrency)
         against = {
             SINGLE: single_prompter(single.generalist),
             ZERO_SHOT: single_prompter(Prompt(str(single.report["zero_shot"]))),

@@ -72,7 +72,7 @@ class Settings(BaseModel):
     max_demos: int = Field(default=20, ge=0)
     prompt_tokens: int = Field(default=600, ge=0)
     proposals: int | None = Field(default=None, ge=0)
-    confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    confidence: float = Field(default=0.8, gt=0.5, lt=1)
     refit: bool = True
     seed: int = Field(default=0, ge=0)
 

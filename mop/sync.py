@@ -84,12 +84,20 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
         else:
             outcome.set_result(task.result())
 
-    loop.call_soon_threadsafe(start)
+    def cancel() -> None:
+        if tasks:
+            tasks[0].cancel()
+        else:  # interrupted before the start was so much as scheduled
+            coroutine.close()
+            outcome.cancel()
+            outcome.set_running_or_notify_cancel()
+
     try:
+        loop.call_soon_threadsafe(start)
         return outcome.result()
     except BaseException:
         if not outcome.done():
             # It is this thread that was interrupted, not the coroutine.
-            loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            loop.call_soon_threadsafe(cancel)
             wait([outcome], WIND_UP_SECONDS)
         raise

@@ -54,7 +54,7 @@ class Session:
     proposer: ModelClient
     max_demos: int = 20
     token_budget: int = 600
-    confidence: float = 0.9
+    confidence: float = 0.8
     refit: bool = True
     listener: Listener = field(default_factory=Silence)
 

@@ -62,17 +62,18 @@ class Plan:
         if counts == (1,):
             judged = min(validation, left // 3)
             return cls(calls, proposals, max(2, min(24, left // 24)), left - judged, (1,), 0, 0, judged)
-        # Half of the budget and a little more is for two full looks at the judged examples, the generalist's and the
-        # mixture's; what the races saw of them already is saved.
-        judged = min(validation, left * 3 // 10)
+        layouts = max(1, min(8, left // 180))
+        # More than half of the budget is for two full looks at the judged examples, the generalist's and the mixture's;
+        # what the races saw of them already is saved. A single layout needs no race, which leaves more to judge it.
+        judged = min(validation, left * (38 if layouts == 1 else 30) // 100)
         return cls(
             calls=calls,
             proposals=proposals,
             single_arms=max(2, min(10, left // 75)),
-            single_calls=left // 4,
+            single_calls=left * (24 if layouts == 1 else 25) // 100,
             region_counts=counts,
-            layout_arms=max(2, min(8, left // 180)),
-            layout_calls=left * 3 // 10,
+            layout_arms=layouts,
+            layout_calls=judged if layouts == 1 else left * 3 // 10,
             validation=judged,
         )
 

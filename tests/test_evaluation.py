@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from fake_endpoint import FakeEndpoint
 from simulated import nearest_demo_answer, splits
 
 from mop.decoding import Decoding
-from mop.errors import DataError
+from mop.errors import DataError, SettingsError
 from mop.evaluation import evaluate, single_prompter
 from mop.examples import Example
 from mop.lm.client import ModelClient
@@ -105,3 +106,10 @@ def test_words_mark_a_region_by_what_is_rare_elsewhere() -> None:
 
 def test_regions_of_numbers_have_no_words() -> None:
     assert region_words(["1 2", "3 4"], np.array([0, 1]), 3) == ((), (), ())
+
+
+def test_a_file_does_not_get_to_say_which_code_runs(client: ModelClient) -> None:
+    hostile = replace(mixture(), metric="os:execv").with_known_encoder(LetterEncoder())
+    with pytest.raises(SettingsError, match="trust"):
+        evaluate(hostile, ROWS, client)
+    assert evaluate(hostile, ROWS, client, metric="exact_match").systems[0].accuracy == 1.0

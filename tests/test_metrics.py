@@ -15,6 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from mop.errors import DataError, SettingsError
 from mop.metrics import METRICS, get_metric, metric_name
+from mop.metrics.normalise import is_same
 
 
 def score(metric: str, prediction: str, *outputs: str) -> float:
@@ -96,11 +97,25 @@ def test_the_best_accepted_output_counts() -> None:
     assert score("token_f1", "big dog", "cat", "the big dog") == pytest.approx(0.8)
 
 
+@given(st.text(), st.text(" \n"))
+def test_every_output_matches_itself_under_every_metric(output: str, space: str) -> None:
+    for name in METRICS:
+        assert score(name, space + output + space, "another", output) == 1, name
+
+
 @given(st.text(min_size=1).filter(lambda text: text.strip()))
-def test_every_output_matches_itself_under_every_metric_for_text(output: str) -> None:
-    for name in ("exact_match", "exact_set", "token_f1", "contains"):
-        first_line_only = output.strip().splitlines()[0] if name == "contains" else output
-        assert score(name, first_line_only, first_line_only) == 1, name
+def test_every_output_matches_itself_by_its_tokens_too(output: str) -> None:
+    assert is_same(output, output)
+
+
+_WORDS = st.lists(st.sampled_from(["big", "cat", "-3", "3.5", "well-known", "sat"]), min_size=1).map(" ".join)
+
+
+@given(_WORDS, _WORDS)
+def test_metrics_without_a_direction_are_symmetric(a: str, b: str) -> None:
+    words_a, words_b = f"the {a}", f"the {b}"
+    for name in ("exact_match", "exact_set", "token_f1", "rouge_l"):
+        assert score(name, words_a, words_b) == pytest.approx(score(name, words_b, words_a)), name
 
 
 @settings(max_examples=200)
@@ -165,11 +180,22 @@ def test_rouge_l_of_plain_words_is_the_packages_own(output: str, data: st.DataOb
         ("The answer is 14.", "14", 1),
         ("The answer is 15.", "14", 0),
         ("été", "été", 1),
+        ("की", "का", 0),
+        ("The list is [1, 2].", "[1, 2]", 1),
+        ("The operator is +.", "+", 1),
+        ("The answer is -3.", "-3", 1),
+        ("The country's code is 020", "020", 1),
+        ("20", "020", 0),
         ("", "word", 0),
     ],
 )
 def test_rouge_l_is_right_about_mathematics_and_other_scripts(prediction: str, output: str, expected: float) -> None:
     assert score("rouge_l", prediction, output) == expected
+
+
+@pytest.mark.parametrize("prediction", ["[5, 1, 2]", "The answer is not [1, 2]", "The list is [-1, -2]", "x = [2, 1]"])
+def test_rouge_l_of_a_reply_that_ends_otherwise_than_the_list_is_below_one(prediction: str) -> None:
+    assert score("rouge_l", prediction, "[1, 2]") < 1
 
 
 @pytest.mark.parametrize(
@@ -209,6 +235,7 @@ def test_numeric_finds_the_last_number_of_the_reply(prediction: str, output: str
         ("12345678901234567891", "12345678901234567890"),
         ("7/0", "0"),
         ("1e999", "1"),
+        ("1/0", "1"),
     ],
 )
 def test_numeric_refuses_other_numbers(prediction: str, output: str) -> None:
@@ -261,6 +288,8 @@ def test_an_output_that_is_no_number_or_letter_is_matched_as_text() -> None:
         ("The answer is A\nExplanation: it fits.", "A"),
         (r"\boxed{\text{B}}", "B"),
         ("I", "I"),
+        ("It is B", "B"),
+        ("It must be A.", "A"),
     ],
 )
 def test_multiple_choice_reads_the_letter_that_a_reply_chooses(prediction: str, letter: str) -> None:

@@ -13,7 +13,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_format="plaintext",
 )
-models = App(name="models", help="Model weights on this machine: list, pull, path, remove.")
+models = App(name="models", help="Model weights on this machine: list, pull, path, remove.", sort_key=99)
 
 for _order, (_name, _home, _help) in enumerate(
     [
@@ -28,7 +28,7 @@ for _order, (_name, _home, _help) in enumerate(
 ):
     # The first line of help stands here, so that the list of commands imports none of them.
     app.command(f"mop.cli.{_home}", name=_name, help=_help, sort_key=_order)
-app.command(models, sort_key=99)
+app.command(models)
 for _name, _home, _help in (
     ("list", "list_", "List the models that can be fetched, and which are here."),
     ("pull", "pull", "Fetch models: resumable, and checked by their hashes."),

@@ -44,7 +44,7 @@ def route(
         routes = loaded.route(texts)
     rows = [_row(loaded, text, one) for text, one in zip(texts, routes, strict=True)]
     pairs = list(zip(texts, routes, strict=True))
-    output.result({"routes": rows}, lambda console: console.print(routes_table(loaded, pairs)))
+    output.result({"routes": rows}, lambda console: console.print(routes_table(loaded, pairs, console.width)))
 
 
 def ask(
@@ -98,8 +98,8 @@ def _texts(queries: Sequence[str]) -> list[str]:
     options = [query for query in queries if query.startswith("--") and " " not in query]
     if options:
         raise SettingsError(
-            f"There is no option {options[0]}; --help lists the options. A query that looks like an option can be given "
-            "on standard input, with - in its place."
+            f"There is no option {options[0]}; --help lists the options. A query that looks like an option "
+            "can be given on standard input, with - in its place."
         )
     if queries.count("-") > 1:
         raise SettingsError("Standard input can be read once; give one -.")
@@ -116,6 +116,6 @@ def _row(mixture: Mixture, query: str, one: Route) -> dict[str, Any]:
         "expert": one.expert,
         "distance": one.distance,
         "margin": one.margin if one.margin < float("inf") else None,
-        "fallback": one.fallback,
+        "fallback": bool(one.fallback),
         "words": list(mixture.experts[one.expert].words),
     }

@@ -103,8 +103,8 @@ def check_lengths(examples: Sequence[Example], settings: Settings, prompt_tokens
             problems.append(RowProblem(position, reason, "example"))
     if problems:
         lines = [
-            f"{plural(len(problems), 'input')} of {origin} cannot be put to {settings.model}, whose context of {context:,} "
-            f"tokens leaves {max(0, room):,} beside the prompt:",
+            f"{plural(len(problems), 'input')} of {origin} cannot be put to {settings.model}, whose context of "
+            f"{context:,} tokens leaves {max(0, room):,} beside the prompt:",
             *(f"  {problem}" for problem in problems[:_LISTED]),
         ]
         if len(problems) > _LISTED:

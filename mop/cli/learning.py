@@ -65,9 +65,7 @@ def optimize(
     with opened_ledger(run.ledger) as ledger:
         budget, used = make_budget(settings), Run()
         with SearchProgress("learning", budget, used, output) as progress:
-            mixture = wait_for(
-                aoptimize(splits, settings, ledger=ledger, listener=progress, used=used, budget=budget)
-            )
+            mixture = wait_for(aoptimize(splits, settings, ledger=ledger, listener=progress, used=used, budget=budget))
     mixture.save(target)
     output.result(_learned(target, mixture, splits, used), lambda console: _draw(console, target, mixture, used))
 
@@ -95,8 +93,9 @@ def estimate(
     get_metric(settings.metric)
     splits = prepare(data, columns, settings, output)
     estimated = estimate_run(settings, splits)
+    counts = {"train": len(splits.train), "validation": len(splits.validation)}
     output.result(
-        {"model": settings.model, "train": len(splits.train), "validation": len(splits.validation), **asdict(estimated)},
+        {"model": settings.model, **counts, **asdict(estimated)},
         lambda console: _draw_estimate(console, estimated, settings),
     )
 
@@ -110,8 +109,8 @@ def _plan(settings: Settings, splits: Splits) -> Plan:
 def _say_plan(plan: Plan, settings: Settings, splits: Splits, output: Output) -> None:
     if plan.region_counts == (1,) and settings.experts is None:
         output.warn(
-            f"{plural(len(splits.train), 'training example')} and {len(splits.validation):,} for validation are too few "
-            "for several experts, so one prompt is learned."
+            f"{plural(len(splits.train), 'training example')} and {len(splits.validation):,} for validation are too "
+            "few for several experts, so one prompt is learned."
         )
 
 
@@ -161,8 +160,8 @@ def validated(mixture: Mixture) -> list[str]:
     confidence = (mixture.provenance.get("settings") or {}).get("confidence")
     sure = f" with {confidence:.0%} confidence" if isinstance(confidence, float) else ""
     scores = (
-        f"Validation ({plural(gate['validation'], 'example')}): {gate['layout']} score {gate['mixture']:.2f}, the one-prompt "
-        f"generalist {gate['generalist']:.2f}. Gain {signed(gate['gain'])}, at least {signed(gate['gain_low'])}{sure}."
+        f"Validation ({plural(gate['validation'], 'example')}): {gate['layout']} score {gate['mixture']:.2f}, the "
+        f"one-prompt generalist {gate['generalist']:.2f}. Gain {signed(gate['gain'])}, at least {signed(gate['gain_low'])}{sure}."
     )
     if gate["open"]:
         return [scores]
@@ -174,8 +173,8 @@ def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:
         say(console, f"{target}: one prompt with {plural(len(mixture.generalist.demos), 'demo')}.", style="bold")
     else:
         others = len(mixture) - mixture.kept
-        answers = "region falls" if others == 1 else "regions fall"
-        say(console, f"{target}: {mixture.kept} experts; {others} {answers} back to the generalist.", style="bold")
+        back = f", {others} of them fall back to the generalist" if others else ""
+        say(console, f"{target}: {len(mixture)} regions{back}.", style="bold")
     for sentence in validated(mixture):
         say(console, sentence)
     usage = used.spend.usage
@@ -192,12 +191,18 @@ def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:
 def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) -> None:
     plan = estimated.plan
     say(console, f"At most {plural(estimated.calls, 'call')} to {settings.model}:", style="bold")
+    winners = "two winners" if plan.layout_arms else "winner"
+    judged = plan.validation * (2 if plan.layout_arms else 1)
+    experts = ", ".join(map(str, plan.region_counts))
     stages = [
         (plan.proposals, "to propose instructions"),
         (plan.single_calls, f"to race {plan.single_arms} single prompts"),
-        (plan.layout_calls, f"to race {plan.layout_arms} mixtures of {', '.join(map(str, plan.region_counts))} experts"),
-        (plan.validation, f"to judge the winners on {plural(plan.validation, 'validation example')} each"),
+        (plan.layout_calls, f"to race {plan.layout_arms} mixtures of {experts} experts"),
+        (judged, f"to judge the {winners} on {plural(plan.validation, 'validation example')}"),
     ]
+    rest = plan.calls - sum(calls for calls, _ in stages)
+    if plan.layout_arms and rest > 0:
+        stages.append((rest, "to choose and rewrite the instructions of each region"))
     for calls, purpose in stages:
         if calls:
             say(console, f"  {calls:>6,}  {purpose}")

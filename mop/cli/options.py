@@ -97,7 +97,7 @@ class QuickstartOptions:
     """The settings that the quick start lets you change."""
 
     model: str | None = None
-    """Model that answers: local/…, a GGUF file, or a name at --base-url [default: local/qwen2.5-coder-1.5b-instruct]."""
+    """Model that answers: local/…, a GGUF file, or a name at --base-url [default: the 1.5B model that mop pulls]."""
     base_url: str | None = None
     """Address of an OpenAI-compatible endpoint, up to /v1; the key is OPENAI_API_KEY or MOP_API_KEY."""
     budget: str | None = None
@@ -105,7 +105,7 @@ class QuickstartOptions:
     experts: int | None = None
     """Number of experts; several are tried by default, 1 gives the best single prompt."""
     encoder: str | None = None
-    """Encoder: local/…, a sentence-transformers folder or name, or endpoint:MODEL@URL [default: local/all-minilm-l6-v2]."""
+    """Encoder: local/…, a sentence-transformers folder or name, or endpoint:MODEL@URL [default: all-MiniLM-L6-v2]."""
     proposer: str | None = None
     """Model that writes instructions [default: the model]."""
     proposer_url: str | None = None

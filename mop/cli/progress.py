@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -59,16 +60,22 @@ class Progress:
         self._lines_said = 0
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="mop-progress", daemon=True)
-        self._live = Live(get_renderable=self._panel, console=output.err, refresh_per_second=1 / _LOOK, transient=True)
+        self._live: Live | None = None
 
     def stage(self, name: str) -> None:
         """A stage begins."""
         self._stage = name
-        if not self._output.live:
+        if self._live is None:
             self._say(self._sample())
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._output.live:
+            self._live = Live(
+                get_renderable=self._panel,
+                console=self._output.err,
+                refresh_per_second=1 / _LOOK,
+                transient=True,
+            )
             self._live.start()
         elif not self._output.quiet:
             self._watcher.start()
@@ -78,7 +85,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        if self._output.live:
+        if self._live is not None:
             self._live.stop()
         elif self._watcher.ident is not None:
             self._watcher.join()
@@ -108,7 +115,7 @@ class Progress:
         return state
 
     def _left(self, state: State) -> str:
-        """Return the time left in words, from the share that calls really sent took lately; answers of the ledger are free."""
+        """Return the time left in words, from the speed of late; what the ledger answered says nothing of it."""
         with self._lock:
             working = [sample for sample in self._samples if sample[1].sent > 0]
         if len(working) < 2 or state.share >= 1:
@@ -117,7 +124,7 @@ class Progress:
         if last.sent - first.sent < 3 or last.share <= first.share:
             return ""
         seconds = (1 - state.share) * (now - began) / (last.share - first.share)
-        return f"about {duration(max(1.0, 5 * round(seconds / 5)))} left"
+        return "a few seconds left" if seconds < 10 else f"about {duration(5 * round(seconds / 5))} left"
 
     def _panel(self) -> RenderableType:
         state = self._sample()
@@ -153,13 +160,13 @@ class SearchProgress(Progress):
         pairs = ((spent.calls, budget.calls), (spent.tokens, budget.tokens), (spent.usd or 0.0, budget.usd))
         shares = [used / cap for used, cap in pairs if cap]
         done = (
-            plural(spent.calls, "call") if budget.calls is None else f"{spent.calls} / {plural(budget.calls, 'call')}"
+            plural(spent.calls, "call") if budget.calls is None else f"{spent.calls:,} / {plural(budget.calls, 'call')}"
         )
-        tokens = plural(spent.tokens, "token")
-        details = [
-            f"{sent:,} sent, {from_ledger:,} from the ledger",
-            tokens if budget.tokens is None else f"{spent.tokens:,} / {plural(budget.tokens, 'token')}",
-        ]
+        details = []
+        if spent.calls:
+            tokens = plural(spent.tokens, "token")
+            details.append(f"{sent:,} sent, {from_ledger:,} from the ledger")
+            details.append(tokens if budget.tokens is None else f"{spent.tokens:,} / {plural(budget.tokens, 'token')}")
         if spent.usd is not None and spent.calls:
             details.append(money(spent.usd) + (f" / {money(budget.usd)}" if budget.usd else ""))
         if self._best is not None:
@@ -182,4 +189,4 @@ class CallProgress(Progress):
             self.stage(name)
 
     def _state(self) -> State:
-        return State(self._done / max(1, self._total), self._done, f"{self._done} / {plural(self._total, 'answer')}")
+        return State(self._done / max(1, self._total), self._done, f"{self._done:,} / {plural(self._total, 'answer')}")

@@ -96,11 +96,11 @@ def _draw(console: Console, result: Quickstart) -> None:
         say(console, sentence)
     if len(result.mixture) > 1:
         console.print()
-        console.print(regions_table(result.mixture))
+        console.print(regions_table(result.mixture, console.width))
         console.print()
         say(console, REGIONS_LEGEND, style="dim")
     console.print()
-    console.print(routes_table(result.mixture, result.routed))
+    console.print(routes_table(result.mixture, result.routed, console.width))
     console.print()
     say(console, f"The mixture is in {result.path}. Try next:", style="bold")
     say(console, f'  mop ask {result.path} "{QUERIES[0]}"')

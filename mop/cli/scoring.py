@@ -70,6 +70,7 @@ def evaluate(
                     examples,
                     client,
                     against={name: mixture_prompter(other) for name, other in others.items()},
+                    metric=judged.metric,
                     on_reply=progress.reply,
                 )
             )

@@ -80,7 +80,8 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
     say(console, f"metric    {mixture.metric}")
     say(console, f"encoder   {mixture.encoder_record.identity}")
     prompt = mixture.generalist
-    say(console, f"fallback  the generalist: {plural(len(prompt.demos), 'demo')}, about {plural(prompt.tokens, 'token')}")
+    length = f"{plural(len(prompt.demos), 'demo')}, about {plural(prompt.tokens, 'token')}"
+    say(console, f"fallback  the generalist: {length}")
     say(console, f"          {shorten(prompt.instruction, 300)}")
     for sentence in [*validated(mixture), *_cost(mixture)]:
         say(console, sentence)
@@ -89,11 +90,11 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
         best = max(own, key=lambda one: one.gain, default=None)
         say(
             console,
-            f"{plural(len(own), 'region')} of {len(mixture)} answer with a prompt of their own"
+            f"{len(own)} of {len(mixture)} regions answer with a prompt of their own"
             + (f"; the largest gain is {signed(best.gain)} ({words(best)})." if best else "."),
         )
         console.print()
-        console.print(regions_table(mixture))
+        console.print(regions_table(mixture, console.width))
         console.print()
         say(console, REGIONS_LEGEND, style="dim")
         say(console, f"A whole prompt: mop show {path} --expert 0, or --generalist", style="dim")

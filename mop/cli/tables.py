@@ -15,6 +15,9 @@ from mop.evaluation import SystemScore
 from mop.mixture import Expert, Mixture, Route
 from mop.prompts import Prompt
 
+#: Columns from which tables show everything.
+WIDE = 100
+
 
 def new_table() -> Table:
     """Return an empty table in the style of all tables."""
@@ -58,18 +61,21 @@ def scores_table(systems: Sequence[SystemScore], search_calls: Mapping[str, int]
 SCORES_LEGEND = "Tokens and seconds are per query; fresh tokens are prompt tokens that no prefix cache served."
 
 
-def regions_table(mixture: Mixture) -> Table:
-    """Return a row for each region of ``mixture``."""
+def regions_table(mixture: Mixture, width: int) -> Table:
+    """Return a row for each region of ``mixture``, with what fits into ``width`` columns."""
+    wide = width >= WIDE
     table = new_table()
     table.add_column("#", justify="right")
     table.add_column("size", justify="right")
     table.add_column("val.", justify="right")
     table.add_column("words", no_wrap=True, overflow="ellipsis", ratio=3, min_width=10)
     table.add_column("instruction", no_wrap=True, overflow="ellipsis", ratio=2, min_width=8)
-    table.add_column("demos", justify="right")
+    if wide:
+        table.add_column("demos", justify="right")
     table.add_column("score", justify="right")
     table.add_column("gain", justify="right")
-    table.add_column("95 %", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("95 %", justify="right", no_wrap=True)
     table.add_column("", width=1)
     table.expand = True
     for number, expert in enumerate(mixture.experts):
@@ -79,10 +85,10 @@ def regions_table(mixture: Mixture) -> Table:
             f"{expert.validation:,}",
             words(expert),
             shorten(instruction(expert.prompt), 200),
-            str(len(expert.prompt.demos)),
+            *([str(len(expert.prompt.demos))] if wide else []),
             UNKNOWN if expert.score is None else f"{expert.score:.2f}",
             signed(expert.gain),
-            f"{signed(expert.gain_low)} {signed(expert.gain_high)}",
+            *([f"{signed(expert.gain_low)} {signed(expert.gain_high)}"] if wide else []),
             "↩" if expert.fallback else "",
             style="dim" if expert.fallback else None,
         )
@@ -92,17 +98,19 @@ def regions_table(mixture: Mixture) -> Table:
 #: What the columns of `regions_table` mean.
 REGIONS_LEGEND = (
     "size and val.: training and validation examples. gain: over the generalist on these validation examples, "
-    "shrunk toward the gain of all regions, with its interval. ↩: no gain shown, the generalist answers."
+    "shrunk toward the gain of all regions. ↩: no gain shown, the generalist answers."
 )
 
 
-def routes_table(mixture: Mixture, routed: Sequence[tuple[str, Route]]) -> Table:
-    """Return a row for each routed query."""
+def routes_table(mixture: Mixture, routed: Sequence[tuple[str, Route]], width: int) -> Table:
+    """Return a row for each routed query, with what fits into ``width`` columns."""
+    wide = width >= WIDE
     table = new_table()
     table.add_column("query", overflow="ellipsis", ratio=3, no_wrap=True)
     table.add_column("expert", justify="right")
     table.add_column("words", overflow="ellipsis", ratio=2, no_wrap=True)
-    table.add_column("distance", justify="right")
+    if wide:
+        table.add_column("distance", justify="right")
     table.add_column("margin", justify="right")
     table.add_column("answers")
     table.expand = True
@@ -111,7 +119,7 @@ def routes_table(mixture: Mixture, routed: Sequence[tuple[str, Route]]) -> Table
             shorten(query, 200),
             str(route.expert),
             words(mixture.experts[route.expert]),
-            f"{route.distance:.3f}",
+            *([f"{route.distance:.3f}"] if wide else []),
             margin(route),
             "generalist" if route.fallback else "expert",
         )

@@ -82,6 +82,8 @@ def difference(paired: PairedDifference) -> str:
 def verdict(paired: PairedDifference, one: str, other: str) -> str:
     """Return what a paired difference, ``one`` minus ``other``, shows, and no more than that."""
     numbers = f"{one} − {other}: {difference(paired)}"
+    if not paired.wins and not paired.losses:
+        return f"{numbers}. Both score the same on every example."
     tally = f"{paired.wins} of {paired.n} examples gained, {paired.losses} lost"
     if paired.low > 0:
         return f"{numbers}. The {one} is better; {tally}."

@@ -48,11 +48,14 @@ METRICS = tuple(_COMPARISONS)
 
 @dataclass(frozen=True, slots=True)
 class _Best:
-    """The best score of a comparison over the accepted outputs."""
+    """The best score of a comparison over the accepted outputs; a reply that is one of them scores 1."""
 
     compare: _Comparison
 
     def __call__(self, prediction: str, outputs: Sequence[str]) -> float:
+        given = prediction.strip()
+        if any(given == output.strip() for output in outputs):
+            return 1.0
         return max(self.compare(prediction, output) for output in outputs)
 
 

@@ -25,7 +25,8 @@ def numbers(text: str) -> list[Decimal]:
     r"""Return the numbers in a text, in order; only those after the last ``####`` or ``\boxed{`` if there is one.
 
     Reads signs, decimal points, thousands commas, fractions ("2/3", "1 1/2"), exponents and currency signs. A "-"
-    after an operand is a subtraction and not a sign; a "%" is left aside, so 50% is 50.
+    after an operand is a subtraction and not a sign; a "%" is left aside, so 50% is 50. A division by zero
+    is no number.
 
     >>> numbers("5-3 is 2, and -$1,200.50 is 1/2 of -2401")
     [Decimal('5'), Decimal('3'), Decimal('2'), Decimal('-1200.50'), Decimal('0.5'), Decimal('-2401')]
@@ -36,12 +37,12 @@ def numbers(text: str) -> list[Decimal]:
         text = text[markers[-1].end() :]
         if markers[-1][0] != "####":
             text = text.partition("}")[0]
-    return [_value(match) for match in _NUMBER.finditer(text)]
+    return [value for match in _NUMBER.finditer(text) if (value := _value(match)).is_finite()]
 
 
 def _value(match: re.Match[str]) -> Decimal:
     value = Decimal(match["number"].replace(",", "") + (match["exponent"] or ""))
-    if match["divisor"] and int(match["divisor"][:400]):
+    if match["divisor"]:
         value = _ARITHMETIC.divide(value, Decimal(match["divisor"]))
     value = _ARITHMETIC.add(value, Decimal(match["whole"] or 0))
     return _ARITHMETIC.minus(value) if match["sign"] else value
@@ -85,7 +86,7 @@ _OPTION = re.compile(
 _LEAD = re.compile(r"\W*(?:(?:option|choice)\s+)?\W*", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(
     r"(?:\b(?:answer|choice|option)\b\s*(?:(?:is|would\s+be|must\s+be|should\s+be)\b\s*:?|[:=])"
-    r"|\b(?:choose|pick|select|go\s+with)\b|\b(?:so|thus|hence|therefore)\b,?|####)"
+    r"|\b(?:it\s+(?:is|must\s+be)|it's|choose|pick|select|go\s+with)\b|\b(?:so|thus|hence|therefore)\b,?|####)"
     r"\s*(?:the\s+)?(?:option|choice|letter)?\s*$",
     re.IGNORECASE,
 )

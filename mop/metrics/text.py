@@ -17,7 +17,9 @@ from typing import Any
 from mop.metrics.final_answer import numbers
 from mop.metrics.normalise import NUMBER, first_line, is_formula, is_same, readings_as, tokens
 
-_ROUGE_WORD = re.compile(rf"(?<![\w)\]}}])-(?:{NUMBER})|{NUMBER}|[^\W_]+")
+_ROUGE_WORD = re.compile(rf"(?<![\w)\]}}])-(?:{NUMBER})|{NUMBER}|(?:[^\W_]|[^\x00-\x7f\s])+")
+_FOREIGN_MARK = re.compile(r"[^\x00-\x7f\w\s]")
+_CODE = re.compile(r"\D*0\d")
 
 
 def exact_match(prediction: str, output: str) -> float:
@@ -54,13 +56,25 @@ def rouge_l(prediction: str, output: str) -> float:
 
     Differs from the package's tokens where those are wrong: a number is one token with its sign and point, words
     of any script count, and for an output without words the symbols count. Where the output is nothing but one
-    number, a reply whose last number is that one scores 1, however it is phrased.
+    number, a reply whose last number is that one scores 1, however it is phrased; so does a sentence that ends with
+    an output that is a list or a formula. A code with a leading zero (020) is no number.
     """
-    wanted = numbers(output)
-    if len(wanted) == 1 and not any(c.isalpha() for c in output) and numbers(prediction)[-1:] == wanted:
+    formula = is_formula(output)
+    wanted = [] if _CODE.match(output) or any(c.isalpha() for c in output) else numbers(output)
+    if len(wanted) == 1 and numbers(prediction)[-1:] == wanted:
         return 1.0
-    score = _rouge_scorer(is_formula(output)).score(output, prediction)
+    if formula and _states(_RougeTokenizer(formula).tokenize(prediction), _RougeTokenizer(formula).tokenize(output)):
+        return 1.0
+    score = _rouge_scorer(formula).score(output, prediction)
     return float(score["rougeL"].fmeasure)
+
+
+def _states(sentence: Sequence[str], formula: Sequence[str]) -> bool:
+    """Whether a formula ends a sentence, after a word or colon: "5, 1, 2" does not state "1, 2"."""
+    before, end = sentence[: -len(formula)], sentence[-len(formula) :]
+    if end != formula or not before:
+        return False
+    return before[-1] == ":" or (before[-1].isalpha() and len(before[-1]) > 1 and before[-1] != "not")
 
 
 def _f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
@@ -78,6 +92,8 @@ class _RougeTokenizer:
             # Brackets are in every list: as tokens they would give any list half of the score.
             return [token for token in found if token not in "[](){}"] or found
         plain = unicodedata.normalize("NFC", text).replace("\u2212", "-").lower()
+        # Vowel signs of Devanagari are part of their word; other marks beyond ASCII separate, as the package has it.
+        plain = _FOREIGN_MARK.sub(lambda mark: mark[0] if unicodedata.category(mark[0])[0] == "M" else " ", plain)
         return [word.replace(",", "") for word in _ROUGE_WORD.findall(plain)]
 
 

@@ -1,0 +1,92 @@
+"""Estimates: what a run takes, before anything is sent."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated import splits
+
+from mop.errors import BudgetExceeded, UnknownPrice
+from mop.estimate import PLANNED_SHARE, affordable_calls, call_tokens, estimate
+from mop.lm.prices import Prices
+from mop.lm.request import Usage
+from mop.prompts import Demo, Prompt, estimate_tokens
+from mop.settings import Settings, make_settings
+
+SPLITS = splits()
+
+
+def settings(**options: object) -> Settings:
+    return make_settings({"model": "gpt-4o-mini", **options}, environment={})
+
+
+def test_a_budget_in_calls_is_what_is_planned() -> None:
+    found = estimate(settings(budget=300), SPLITS)
+    assert found.calls == found.plan.calls == 300
+
+
+def test_tokens_are_those_of_an_average_call_times_the_calls() -> None:
+    prompt, completion = call_tokens(settings(budget=300), SPLITS)
+    found = estimate(settings(budget=300), SPLITS)
+    assert (found.prompt_tokens, found.completion_tokens) == (300 * prompt, 300 * completion)
+
+
+def test_an_average_call_is_about_as_long_as_a_real_prompt() -> None:
+    options = settings(max_demos=5, prompt_tokens=10_000)
+    prompt, completion = call_tokens(options, SPLITS)
+    demos = tuple(Demo.of(example) for example in SPLITS.train[:5])
+    real = Prompt("Name the thing and its state. " * 4, demos).tokens + estimate_tokens(SPLITS.train[5].input)
+    assert prompt == pytest.approx(real, rel=0.35)
+    assert completion == pytest.approx(estimate_tokens(SPLITS.train[0].output), rel=0.5)
+
+
+def test_fewer_demos_make_smaller_calls() -> None:
+    sizes = [call_tokens(settings(max_demos=demos), SPLITS)[0] for demos in (0, 5, 10)]
+    assert sizes == sorted(set(sizes))
+
+
+def test_money_is_the_price_of_the_tokens_without_any_cache() -> None:
+    found = estimate(settings(budget=300), SPLITS)
+    usage = Usage(found.prompt_tokens, 0, found.completion_tokens)
+    assert found.usd == pytest.approx(Prices().cost(usage, "gpt-4o-mini"))
+
+
+def test_a_local_model_costs_nothing_and_an_unknown_one_nobody_knows_what() -> None:
+    assert estimate(settings(model="local/smollm2-135m-instruct"), SPLITS).usd == 0
+    assert estimate(settings(model="nobody-knows"), SPLITS).usd is None
+
+
+@given(st.integers(20_000, 10**7))
+def test_a_cap_on_tokens_plans_a_share_of_it(tokens: int) -> None:
+    options = settings(budget=f"{tokens} tokens")
+    calls = affordable_calls(options, SPLITS)
+    each = sum(call_tokens(options, SPLITS))
+    assert calls * each <= tokens * PLANNED_SHARE < (calls + 1) * each
+
+
+@given(st.floats(0.01, 100))
+def test_a_cap_on_money_plans_a_share_of_it(usd: float) -> None:
+    options = settings(budget=None, usd=usd)
+    each = Prices().cost(Usage(*[(sizes := call_tokens(options, SPLITS))[0], 0, sizes[1]]), "gpt-4o-mini")
+    calls = affordable_calls(options, SPLITS)
+    assert calls == min(600, int(usd * PLANNED_SHARE / each))
+
+
+def test_the_tightest_cap_decides() -> None:
+    assert affordable_calls(settings(budget=50, tokens=10**9), SPLITS) == 50
+    assert affordable_calls(settings(budget=10**6, tokens=10_000), SPLITS) < 200
+
+
+def test_a_cap_on_money_needs_a_known_price() -> None:
+    with pytest.raises(UnknownPrice, match="nobody-knows"):
+        estimate(settings(model="nobody-knows", budget="2 USD"), SPLITS)
+
+
+def test_money_does_not_limit_a_model_that_costs_nothing() -> None:
+    assert affordable_calls(settings(model="local/smollm2-135m-instruct", budget="1 USD"), SPLITS) == 600
+
+
+def test_a_budget_that_compares_nothing_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(BudgetExceeded, match="at least 20"):
+        estimate(settings(budget=5), SPLITS)
