@@ -19,7 +19,6 @@ from mop.encoding import resolve_encoder
 from mop.examples import Splits
 from mop.lm.budget import Budget, Spend
 from mop.lm.meter import Traffic
-from mop.lm.weights import DEFAULT_CHAT
 from mop.metrics import get_metric, metric_name
 from mop.mixture import PROBES, EncoderRecord, Mixture
 from mop.settings import Settings, make_settings
@@ -51,8 +50,8 @@ class Run:
 
 def optimize(
     train: Any,
-    model: str = DEFAULT_CHAT,
-    budget: int | str = 600,
+    model: str | None = None,
+    budget: int | str | None = None,
     *,
     validation: Any = None,
     ledger: Ledger | str | os.PathLike[str] | None = None,
@@ -63,7 +62,8 @@ def optimize(
 
     ``train`` is a list of Example, of dictionaries with "input" and "output", or of pairs; a data frame with these
     columns; or the path of a JSONL, CSV or Parquet file. Without ``validation``, a quarter is set apart for it.
-    ``budget`` caps the search: a number of model calls, or a text such as ``"200k tokens"`` or ``"2 USD"``.
+    ``budget`` caps the search: a number of model calls (600 by default), or a text such as ``"200k tokens"`` or
+    ``"2 USD"``.
     ``options`` are the fields of `Settings`. The ledger defaults to the user's own; calls that it holds are not sent
     again.
 

@@ -159,9 +159,10 @@ def validated(mixture: Mixture) -> list[str]:
         return [] if score is None else [f"Validation: one prompt scores {score:.2f}; no mixture was tried."]
     confidence = (mixture.provenance.get("settings") or {}).get("confidence")
     sure = f" with {confidence:.0%} confidence" if isinstance(confidence, float) else ""
+    gain = f"Gain {signed(gate['gain'])}, at least {signed(gate['gain_low'])}{sure}."
     scores = (
         f"Validation ({plural(gate['validation'], 'example')}): {gate['layout']} score {gate['mixture']:.2f}, the "
-        f"one-prompt generalist {gate['generalist']:.2f}. Gain {signed(gate['gain'])}, at least {signed(gate['gain_low'])}{sure}."
+        f"one-prompt generalist {gate['generalist']:.2f}. {gain}"
     )
     if gate["open"]:
         return [scores]
