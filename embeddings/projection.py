@@ -8,6 +8,7 @@ answers and only where held-out examples are answered better with it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +33,10 @@ def fit_projection(vectors: Vectors, answers: Sequence[str], *, shrinkage: float
         return None
     analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage)
     try:
-        analysis.fit(vectors.astype(np.float64), list(answers))
+        with warnings.catch_warnings():
+            # An answer with one example has no spread of its own; the shrinkage is there for such answers.
+            warnings.filterwarnings("ignore", "Only one sample available")
+            analysis.fit(vectors.astype(np.float64), list(answers))
     except np.linalg.LinAlgError:
         # No spread within any answer: the covariance is zero, and so is its shrinkage target.
         return None

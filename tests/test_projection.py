@@ -107,3 +107,9 @@ def test_there_is_no_projection_where_no_answer_has_any_spread() -> None:
 def test_without_a_projection_vectors_stay_as_they_are() -> None:
     vectors, _ = noisy(2, seed=1)
     assert project(vectors, None) is vectors
+
+
+def test_an_answer_with_one_example_gives_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    vectors = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    assert fit_projection(vectors, ["a", "a", "a", "b", "b", "b", "c"]) is not None
+    assert not recwarn.list

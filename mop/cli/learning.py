@@ -14,6 +14,7 @@ from mop.cli.inputs import prepare, require_models
 from mop.cli.options import OutputOptions, RunOptions, SearchOptions, TrainingDataOptions
 from mop.cli.output import Output, say
 from mop.cli.words import duration, money, plural, signed
+from mop.connect import is_local
 from mop.errors import ArtifactError
 from mop.metrics import get_metric
 
@@ -158,7 +159,7 @@ def validated(mixture: Mixture) -> list[str]:
         score = generalist.get("score")
         return [] if score is None else [f"Validation: one prompt scores {score:.2f}; no mixture was tried."]
     confidence = (mixture.provenance.get("settings") or {}).get("confidence")
-    sure = f" with {confidence:.0%} confidence" if isinstance(confidence, float) else ""
+    sure = f" with {100 * confidence:.0f} % confidence" if isinstance(confidence, float) else ""
     gain = f"Gain {signed(gate['gain'])}, at least {signed(gate['gain_low'])}{sure}."
     scores = (
         f"Validation ({plural(gate['validation'], 'example')}): {gate['layout']} score {gate['mixture']:.2f}, the "
@@ -179,7 +180,7 @@ def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:
     for sentence in validated(mixture):
         say(console, sentence)
     usage = used.spend.usage
-    paid = "" if used.spend.usd is None else f", {money(used.spend.usd)}"
+    paid = f", {money(used.spend.usd)}" if used.spend.usd else ""
     say(
         console,
         f"Took {plural(used.spend.calls, 'call')} ({used.sent:,} sent, {used.from_ledger:,} from the ledger), "
@@ -212,9 +213,9 @@ def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) ->
         f"About {plural(estimated.prompt_tokens, 'prompt token')} and "
         f"{plural(estimated.completion_tokens, 'completion token')}.",
     )
-    if estimated.usd is not None:
-        say(console, f"About {money(estimated.usd)} without prompt caching, less with it.")
-    elif settings.model.startswith("local/"):
+    if is_local(settings.model) and settings.base_url is None:
         say(console, "No money: the model runs on this machine.")
-    else:
+    elif estimated.usd is None:
         say(console, "The price of this model is not known.")
+    else:
+        say(console, f"About {money(estimated.usd)} without prompt caching, less with it.")

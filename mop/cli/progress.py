@@ -167,7 +167,7 @@ class SearchProgress(Progress):
             tokens = plural(spent.tokens, "token")
             details.append(f"{sent:,} sent, {from_ledger:,} from the ledger")
             details.append(tokens if budget.tokens is None else f"{spent.tokens:,} / {plural(budget.tokens, 'token')}")
-        if spent.usd is not None and spent.calls:
+        if spent.usd:
             details.append(money(spent.usd) + (f" / {money(budget.usd)}" if budget.usd else ""))
         if self._best is not None:
             details.append(f"best score {self._best:.2f}")

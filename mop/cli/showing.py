@@ -17,6 +17,7 @@ from mop.cli.options import OutputOptions
 from mop.cli.output import say, write_json
 from mop.cli.tables import REGIONS_LEGEND, print_prompt, regions_table, words
 from mop.cli.words import money, plural, shorten, signed
+from mop.connect import is_local
 from mop.errors import SettingsError
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
@@ -105,7 +106,7 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
 def _cost(mixture: Mixture) -> list[str]:
     """Return what 1,000 queries cost, estimated from the prompts' sizes, if the model's price is known."""
     prices = Prices()
-    if prices.find(mixture.model) is None:
+    if is_local(mixture.model) or prices.find(mixture.model) is None:
         return []
     weights = [max(1, expert.size) for expert in mixture.experts]
     prompts = [mixture.generalist if expert.fallback else expert.prompt for expert in mixture.experts]
