@@ -124,7 +124,6 @@ async def aoptimize(
         description=settings.instruction,
     )
     plan = make_plan(settings, splits)
-    listener.stage("starting the model")
     client = await asyncio.to_thread(
         connect,
         settings.model,

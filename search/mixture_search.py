@@ -303,8 +303,8 @@ class _Search:
                     score=float(scores[judged][here].mean()) if here.any() else None,
                     generalist_score=float(generalist_scores[judged][here].mean()) if here.any() else None,
                     gain=shrunk.mean,
-                    gain_low=shrunk.low,
-                    gain_high=shrunk.high,
+                    gain_low=max(-1.0, shrunk.low),
+                    gain_high=min(1.0, shrunk.high),
                     fallback=result.falls_back(region),
                 )
             )
