@@ -42,7 +42,7 @@ async def main(arguments: argparse.Namespace) -> dict[str, object]:
         "base_url": arguments.base_url,
         "instruction": arguments.instruction,
         "seed": arguments.seed,
-        "refit": arguments.refit or None,
+        "refit": arguments.refit,
         "prompt_tokens": arguments.prompt_tokens,
         "max_demos": arguments.max_demos,
     }

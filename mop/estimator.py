@@ -50,7 +50,7 @@ class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         concurrency: int = 8,
         max_demos: int = 20,
         prompt_tokens: int = 600,
-        refit: bool = True,
+        refit: bool = False,
         seed: int = 0,
         ledger: Ledger | str | os.PathLike[str] | None = None,
     ) -> None:

@@ -51,7 +51,8 @@ class Settings(BaseModel):
         prompt_tokens: Most estimated tokens of the demos in one prompt.
         proposals: Number of instructions that the model writes at the start; None follows from the budget.
         confidence: One-sided confidence with which the mixture must beat its generalist to be shipped.
-        refit: Choose the demos of the final prompts from training and validation examples together.
+        refit: Choose the experts' demos anew from training and validation examples together once the search has ended.
+            The scores in the file are then those of the prompts before that.
         seed: Seed of all random choices.
     """
 
@@ -73,7 +74,7 @@ class Settings(BaseModel):
     prompt_tokens: int = Field(default=600, ge=0)
     proposals: int | None = Field(default=None, ge=0)
     confidence: float = Field(default=0.8, gt=0.5, lt=1)
-    refit: bool = True
+    refit: bool = False
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

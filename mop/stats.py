@@ -112,12 +112,12 @@ def lower_bound(differences: ArrayLike, confidence: float) -> float:
     return float(np.clip(bound, -1.0, 1.0))
 
 
-def shrink(groups: Sequence[ArrayLike], prior_mean: float | None = None, level: float = 0.95) -> list[Shrunk]:
+def shrink(groups: Sequence[ArrayLike], level: float = 0.95) -> list[Shrunk]:
     """Shrink the means of groups toward the common mean (empirical Bayes).
 
     The variance within groups is pooled; the variance between them is DerSimonian and Laird's (1986) moment estimate,
     never below zero: where groups differ no more than chance, all get the common mean. An empty group gets it as well.
-    ``prior_mean`` replaces the common mean. Raises ValueError if all groups are empty.
+    Raises ValueError if all groups are empty.
     """
     values = [np.asarray(group, dtype=np.float64) for group in groups]
     sizes = np.array([group.size for group in values], dtype=np.float64)
@@ -132,12 +132,11 @@ def shrink(groups: Sequence[ArrayLike], prior_mean: float | None = None, level: 
     spread = float((sizes * (means - common) ** 2).sum())
     scale = total - float((sizes**2).sum()) / total
     between = max(0.0, (spread - (float(filled.sum()) - 1) * within) / scale) if scale > 0 else 0.0
-    centre = common if prior_mean is None else prior_mean
     z = float(stats.norm.ppf(0.5 + level / 2))
     result = []
     for mean, size in zip(means, sizes, strict=True):
         weight = between / (between + within / size) if size and between > 0 else 0.0
-        shrunk = weight * float(mean) + (1 - weight) * centre
+        shrunk = weight * float(mean) + (1 - weight) * common
         # Uncertainty of the group's own part and of the common mean that fills the rest.
         variance = between * (1 - weight) + (1 - weight) ** 2 * within / total
         reach = z * float(np.sqrt(variance if between > 0 else within / total))

@@ -29,7 +29,7 @@ class Recipe:
     An expert shows at most ``max_demos`` of its own region's examples, nearest to the centroid first, and then at
     most ``borrowed`` examples from beyond its border, one for each answer that it doesn't show yet. ``token_budget``
     bounds the demos in estimated tokens. Where answers form a closed set, ``answers`` says which of them the
-    instruction lists (those that the expert shows, all, or none), and ``projected`` whether regions are found in
+    instruction lists (those that the expert shows, or all), and ``projected`` whether regions are found in
     the answers' projection of the embedding space (`mop.embeddings.projection`).
     """
 
@@ -37,7 +37,7 @@ class Recipe:
     max_demos: int = 14
     borrowed: int = 6
     token_budget: int = 600
-    answers: Literal["shown", "all", "none"] = "shown"
+    answers: Literal["shown", "all"] = "shown"
     projected: bool = False
 
 
@@ -93,7 +93,7 @@ class Layout:
     def prompt(self, region: int, instruction: str) -> Prompt:
         """Return the prompt of a region's expert under ``instruction``."""
         demos = self.demos[region]
-        if self.answers and self.recipe.answers != "none":
+        if self.answers:
             shown = [demo.output for demo in demos]
             instruction = with_answers(instruction, shown if self.recipe.answers == "shown" else self.answers)
         return Prompt(instruction, demos)

@@ -55,7 +55,7 @@ class Session:
     max_demos: int = 20
     token_budget: int = 600
     confidence: float = 0.8
-    refit: bool = True
+    refit: bool = False
     listener: Listener = field(default_factory=Silence)
 
 

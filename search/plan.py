@@ -12,10 +12,11 @@ from mop.errors import BudgetExceeded
 
 #: Fewer calls than this cannot compare even two prompts on a handful of examples.
 MIN_CALLS = 20
-#: A region is given this many training examples on average at the largest number of regions that is tried. With
-#: 600 messages, 40 regions (15 each) were better than 20 (benchmarks/LOG.md).
+#: A region is given this many training examples on average at the largest number of regions that is tried.
 EXAMPLES_PER_REGION = 12
 MAX_REGIONS = 64
+#: A race has one arm for this many calls, so that its first rung sees six examples or more and not a lucky three.
+CALLS_PER_ARM = 25
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,17 @@ class Plan:
     """How many calls each stage of the search may use.
 
     ``proposals``: model-written instructions. ``single_arms`` / ``single_calls``: single prompts raced, and the calls
-    of that race. ``region_counts``: numbers of experts tried, best guess first. ``layout_arms`` / ``layout_calls``:
-    mixtures raced. ``validation``: validation examples on which the final generalist and the final mixture are
-    compared. What is left goes to the region-based choice of instructions.
+    of that race. ``crossing_calls``: a second race, of the best instructions with the best demos. ``region_counts``:
+    numbers of experts tried, best guess first. ``layout_arms`` / ``layout_calls``: mixtures raced. ``validation``:
+    validation examples on which the final generalist and the final mixture are compared. What is left goes to the
+    region-based choice of instructions.
     """
 
     calls: int
     proposals: int
     single_arms: int
     single_calls: int
+    crossing_calls: int
     region_counts: tuple[int, ...]
     layout_arms: int
     layout_calls: int
@@ -49,31 +52,34 @@ class Plan:
     ) -> Plan:
         """Divide ``calls`` for ``train`` demo examples and ``validation`` examples.
 
-        ``experts`` fixes the number of experts; 1 spends everything on the best single prompt.
-        Raises BudgetExceeded below 20 calls.
+        ``experts`` fixes the number of experts; 1 spends everything on the best single prompt. ``proposals`` may take a
+        third of the calls at most. Raises BudgetExceeded below 20 calls.
         """
         if calls < MIN_CALLS:
             raise BudgetExceeded(
                 f"A budget of {calls} model calls is too small to compare prompts; give at least {MIN_CALLS}."
             )
-        proposals = min(16, calls // 60) if proposals is None else proposals
+        proposals = min(16, calls // 60) if proposals is None else min(proposals, calls // 3)
         counts = region_counts(train, validation, calls) if experts is None else (max(1, experts),)
         left = calls - proposals
         if counts == (1,):
-            judged = min(validation, left // 3)
-            return cls(calls, proposals, max(2, min(24, left // 24)), left - judged, (1,), 0, 0, judged)
+            first = left // 2
+            arms = max(3, min(12, first // CALLS_PER_ARM))
+            return cls(calls, proposals, arms, first, left - first, (1,), 0, 0, min(validation, left // 4))
         layouts = max(1, min(8, left // 180))
         # More than half of the budget is for two full looks at the judged examples, the generalist's and the mixture's;
         # what the races saw of them already is saved. A single layout needs no race, which leaves more to judge it.
         judged = min(validation, left * (38 if layouts == 1 else 30) // 100)
+        single_calls = left * (24 if layouts == 1 else 25) // 100
         return cls(
             calls=calls,
             proposals=proposals,
-            single_arms=max(2, min(10, left // 75)),
-            single_calls=left * (24 if layouts == 1 else 25) // 100,
+            single_arms=max(3, min(10, single_calls // CALLS_PER_ARM)),
+            single_calls=single_calls,
+            crossing_calls=0,
             region_counts=counts,
             layout_arms=layouts,
-            layout_calls=judged if layouts == 1 else left * 3 // 10,
+            layout_calls=judged if layouts == 1 else left * 30 // 100,
             validation=judged,
         )
 
@@ -81,11 +87,11 @@ class Plan:
 def region_counts(train: int, validation: int, calls: int) -> tuple[int, ...]:
     """Return the numbers of regions worth trying, best guess first; ``(1,)`` if there are too few examples to split.
 
-    Large numbers are tried first because they were better on every labelled task measured; halves follow.
+    The largest number comes first, then a quarter of it, then those between and below.
     """
     largest = min(MAX_REGIONS, train // EXAMPLES_PER_REGION, validation // 3, max(2, calls // 10))
-    counts: list[int] = []
+    halves: list[int] = []
     while largest >= 2:
-        counts.append(largest)
+        halves.append(largest)
         largest //= 2
-    return tuple(counts) or (1,)
+    return (*halves[:1], *halves[2:3], *halves[1:2], *halves[3:]) or (1,)

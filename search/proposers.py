@@ -39,8 +39,16 @@ class Candidate:
     proposer: str
 
 
+#: Longer inputs and outputs are cut for the question, so that eight of them fit into any model's context.
+MAX_SHOWN_CHARACTERS = 600
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS].rstrip() + " …"
+
+
 def _pairs(examples: Sequence[Example]) -> str:
-    return "\n".join(f"Input: {example.input}\nOutput: {example.output}\n" for example in examples)
+    return "\n".join(f"Input: {_clip(example.input)}\nOutput: {_clip(example.output)}\n" for example in examples)
 
 
 def from_demos(examples: Sequence[Example]) -> str:
@@ -68,8 +76,8 @@ def from_complement(examples: Sequence[Example], shown: Sequence[Example]) -> st
 def from_failures(instruction: str, failures: Sequence[Failure]) -> str:
     """Return the question for a better instruction, given what went wrong under ``instruction``."""
     wrong = "\n".join(
-        f"Input: {failure.example.input}\nWrong output: {failure.answer[:200]}\n"
-        f"Right output: {failure.example.output}\n"
+        f"Input: {_clip(failure.example.input)}\nWrong output: {_clip(failure.answer)}\n"
+        f"Right output: {_clip(failure.example.output)}\n"
         for failure in failures
     )
     return (

@@ -55,24 +55,13 @@ class RaceResult:
         return float(np.nanmean(self.scores[arm]))
 
 
-def rungs(arms: int, examples: int, calls: int) -> list[tuple[int, int]]:
-    """Return the (arms, examples seen so far) of each rung, so that all trials together fit into ``calls``.
+def next_rung(alive: int, seen: int, examples: int, calls: int) -> int:
+    """Return how many examples ``alive`` arms have seen after the next rung, given the ``calls`` that are left.
 
-    Halving stops at one arm, or when the arms that are left can see every example.
+    The calls are shared out evenly over the rungs that halving the arms to one will take.
     """
-    count = max(1, math.ceil(math.log2(arms))) if arms > 1 else 1
-    schedule: list[tuple[int, int]] = []
-    left, seen, alive = calls, 0, arms
-    for rung in range(count):
-        share = left // (count - rung)
-        upto = min(examples, seen + share // alive)
-        if upto <= seen:
-            break
-        schedule.append((alive, upto))
-        left -= alive * (upto - seen)
-        seen = upto
-        alive = max(1, math.ceil(alive / 2))
-    return schedule
+    rungs = max(1, math.ceil(math.log2(alive)))
+    return min(examples, seen + calls // rungs // alive)
 
 
 async def race(
@@ -84,26 +73,29 @@ async def race(
     calls: int,
     confidence: float = 0.95,
 ) -> RaceResult:
-    """Race ``arms`` on ``examples`` taken in ``order``, in at most ``calls`` model calls.
+    """Race ``arms`` on the examples at the positions ``order``, in that order, in at most ``calls`` model calls.
 
-    Trials that the run already knows are free and make room for nothing: the schedule depends on the numbers alone,
-    so that a resumed run takes the same decisions.
+    What arms that left early would have taken is shared out among those that stay. Trials that the run already knows
+    count as well: the schedule depends on scores and numbers alone, so that a resumed run takes the same decisions.
     """
     scores = np.full((len(arms), len(examples)), np.nan)
     alive = list(range(len(arms)))
     left_behind: list[int] = []
-    seen = 0
-    for target, upto in rungs(len(arms), len(examples), calls):
-        alive, dropped = _cut(scores, alive, target)
-        left_behind = dropped + left_behind
-        fresh = order[seen:upto]
-        cells = [(arm, int(example)) for arm in alive for example in fresh]
+    seen, left = 0, calls
+    while (upto := next_rung(len(alive), seen, len(order), left)) > seen:
+        cells = [(arm, int(example)) for arm in alive for example in order[seen:upto]]
         results = await trials.score([(arms[arm].prompts[example], examples[example]) for arm, example in cells])
         for (arm, example), score in zip(cells, results, strict=True):
             scores[arm, example] = score
+        left -= len(cells)
         seen = upto
-        alive, dropped = _drop_beaten(scores, alive, order[:seen], confidence)
-        left_behind = dropped + left_behind
+        if len(alive) == 1:
+            break
+        kept = _not_beaten(scores, alive, order[:seen], confidence)[: math.ceil(len(alive) / 2)]
+        left_behind = [arm for arm in _best_first(scores, alive) if arm not in kept] + left_behind
+        alive = kept
+        if len(alive) == 1:
+            break
     ranking = _best_first(scores, alive) + left_behind
     return RaceResult(scores, tuple(ranking))
 
@@ -113,18 +105,12 @@ def _best_first(scores: NDArray[np.float64], alive: Sequence[int]) -> list[int]:
     return sorted(alive, key=lambda arm: (-means[arm], arm))
 
 
-def _cut(scores: NDArray[np.float64], alive: Sequence[int], target: int) -> tuple[list[int], list[int]]:
-    ranked = _best_first(scores, alive)
-    return ranked[:target], ranked[target:]
-
-
-def _drop_beaten(
+def _not_beaten(
     scores: NDArray[np.float64], alive: Sequence[int], seen: NDArray[np.intp], confidence: float
-) -> tuple[list[int], list[int]]:
-    """Drop the arms whose paired difference to the leader is below zero with ``confidence``."""
+) -> list[int]:
+    """Return the arms, best first, without those whose paired difference to the leader is below zero for sure."""
     ranked = _best_first(scores, alive)
     leader = ranked[0]
-    kept = [
+    return [
         arm for arm in ranked if arm == leader or lower_bound(scores[leader, seen] - scores[arm, seen], confidence) <= 0
     ]
-    return kept, [arm for arm in ranked if arm not in kept]

@@ -21,7 +21,8 @@ from mop.search.problem import Problem
 from mop.search.proposers import Candidate
 from mop.seeds import stream
 
-#: The wide prompt may take this many times an expert's tokens: it is cached as well, so length is cheap for it.
+#: The wide prompt may take this many times an expert's tokens, whatever the limit on its number of demos: it is cached
+#: as well, so length is cheap for it.
 WIDE_FACTOR = 4
 
 
@@ -42,23 +43,53 @@ class SinglePrompt:
 def single_prompts(
     problem: Problem, candidates: Sequence[Candidate], *, arms: int, max_demos: int, token_budget: int
 ) -> list[SinglePrompt]:
-    """Return ``arms`` different single prompts, the most promising kinds first.
+    """Return at most ``arms`` single prompts; the user's own instruction comes first, with every kind of demos.
 
-    A third of them have no demos, so that the best zero-shot instruction is known as well; the others share out the
-    candidates over demo sets. A closed set of answers is listed in all but one of the prompts with demos.
+    A closed set of answers is listed in all of them but one. With ``max_demos`` 0 no prompt has demos.
     """
-    listed = [with_answers(candidate.instruction, problem.answers) for candidate in candidates]
-    bare = [SinglePrompt(Prompt(text), candidate, "no") for text, candidate in zip(listed, candidates, strict=True)]
-    shown: list[SinglePrompt] = []
-    for draw in range(arms):
-        which = draw % len(candidates)
-        kind = "spread" if draw % 3 == 1 else "wide" if draw == 2 and problem.answers else "random"
-        demos = _demos(problem, kind, draw, max_demos, token_budget)
-        text = candidates[which].instruction if draw == 3 and problem.answers else listed[which]
-        shown.append(SinglePrompt(Prompt(text, demos), candidates[which], kind))
-    zero = bare[: max(1, arms // 3)]
-    chosen = [*zero, *shown][:arms]
-    return list({arm.prompt: arm for arm in chosen}.values())
+    kinds = ["random", "wide", "no", "spread", "unlisted"] if problem.answers else ["random", "no", "spread"]
+    if not max_demos:
+        kinds = ["no"]
+    plan = [(0, kind) for kind in kinds]
+    for which in range(1, len(candidates)):
+        plan += [(which, kind) for kind in (["random", "no"] if max_demos else ["no"])]
+    chosen = [
+        _single(problem, candidates[which], kind, draw, max_demos, token_budget)
+        for draw, (which, kind) in enumerate(plan[:arms])
+    ]
+    return list({single.prompt: single for single in chosen}.values())
+
+
+def crossed_prompts(
+    problem: Problem, ranked: Sequence[SinglePrompt], *, arms: int, max_demos: int, token_budget: int
+) -> list[SinglePrompt]:
+    """Return the best single prompt so far and at most ``arms`` - 1 new ones made from the best parts.
+
+    ``ranked`` are prompts from best to worst. The best two instructions meet the best three sets of demos; what is left
+    of ``arms`` is the best instruction with freshly drawn demos.
+    """
+    candidates = list(dict.fromkeys(single.candidate for single in ranked))[:2]
+    demo_sets = list(dict.fromkeys((single.demos, single.prompt.demos) for single in ranked if single.prompt.demos))[:3]
+    crossed = [
+        SinglePrompt(Prompt(with_answers(candidate.instruction, problem.answers), demos), candidate, kind)
+        for candidate in candidates
+        for kind, demos in demo_sets
+    ]
+    if max_demos:
+        crossed += [
+            _single(problem, candidates[0], "random", 1000 + draw, max_demos, token_budget) for draw in range(arms)
+        ]
+    known = {single.prompt for single in ranked}
+    fresh = list({single.prompt: single for single in crossed if single.prompt not in known}.values())
+    return [ranked[0], *fresh[: arms - 1]]
+
+
+def _single(
+    problem: Problem, candidate: Candidate, kind: str, draw: int, max_demos: int, token_budget: int
+) -> SinglePrompt:
+    demos = () if kind == "no" else _demos(problem, kind, draw, max_demos, token_budget)
+    text = candidate.instruction if kind == "unlisted" else with_answers(candidate.instruction, problem.answers)
+    return SinglePrompt(Prompt(text, demos), candidate, kind)
 
 
 def _demos(problem: Problem, kind: str, draw: int, max_demos: int, token_budget: int) -> tuple[Demo, ...]:

@@ -6,7 +6,7 @@ already seen is neither sent nor charged again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mop.decoding import Decoding
 from mop.examples import Example
@@ -25,12 +25,10 @@ class Trials:
         client: ModelClient,
         decoding: Decoding,
         metric: Metric,
-        on_score: Callable[[float], None] | None = None,
     ) -> None:
         self._client = client
         self._decoding = decoding
         self._metric = metric
-        self._on_score = on_score
         self._known: dict[Trial, tuple[float, str]] = {}
 
     @property
@@ -57,7 +55,5 @@ class Trials:
         requests = [self._decoding.request(self._client.model, prompt, example.input) for prompt, example in pending]
         replies = await self._client.complete_many(requests)
         for trial, reply in zip(pending, replies, strict=True):
-            score = self._metric(reply.text, trial[1].outputs)
-            self._known[trial] = (score, reply.text)
-            if self._on_score is not None:
-                self._on_score(score)
+            answer = reply.text.strip()
+            self._known[trial] = (self._metric(answer, trial[1].outputs), answer)

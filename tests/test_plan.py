@@ -18,11 +18,11 @@ from mop.search.plan import MIN_CALLS, Plan, region_counts
 )
 def test_the_stages_of_a_plan_fit_into_its_calls(calls: int, train: int, validation: int, experts: int | None) -> None:
     plan = Plan.of(calls, train=train, validation=validation, experts=experts)
-    assert plan.proposals + plan.single_calls + plan.validation <= calls
+    assert plan.proposals + plan.single_calls + plan.crossing_calls <= calls
     if plan.region_counts != (1,):
         assert plan.proposals + plan.single_calls + 2 * plan.validation <= calls
     assert plan.validation <= validation
-    assert plan.single_arms >= 2
+    assert plan.single_arms >= 3
 
 
 @given(st.integers(MIN_CALLS, 10_000))
@@ -46,3 +46,7 @@ def test_ten_examples_get_one_prompt_and_a_thousand_get_many_experts() -> None:
 def test_a_fixed_number_of_experts_is_the_only_one_tried() -> None:
     assert Plan.of(600, train=450, validation=150, experts=7).region_counts == (7,)
     assert Plan.of(600, train=450, validation=150, experts=1).region_counts == (1,)
+
+
+def test_more_proposals_than_a_third_of_the_calls_are_not_made() -> None:
+    assert Plan.of(20, train=100, validation=50, proposals=30).proposals == 6

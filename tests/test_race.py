@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mop.examples import Example
 from mop.prompts import Prompt
-from mop.search.race import Arm, race, rungs
+from mop.search.race import Arm, next_rung, race
 
 EXAMPLES = [Example(f"question {i}", ("yes",)) for i in range(40)]
 
@@ -72,14 +72,20 @@ async def test_arms_that_all_score_zero_still_have_a_winner() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 200), st.integers(1, 2000))
-def test_a_schedule_never_takes_more_calls_than_it_was_given(arm_count: int, examples: int, calls: int) -> None:
+def test_a_schedule_never_takes_more_calls_than_it_was_given(alive: int, examples: int, calls: int) -> None:
     spent, seen = 0, 0
-    for alive, upto in rungs(arm_count, examples, calls):
-        assert upto > seen
+    while (upto := next_rung(alive, seen, examples, calls - spent)) > seen:
         assert upto <= examples
         spent += alive * (upto - seen)
         seen = upto
+        alive = (alive + 1) // 2
     assert spent <= calls
+
+
+async def test_calls_that_early_leavers_free_go_to_those_that_stay() -> None:
+    trials = KnownTrials({"good": 0.9, "nearly": 0.85, "hopeless": 0.0, "lost": 0.0})
+    result = await race(arms(list(trials.skill)), EXAMPLES, np.arange(40), trials, calls=80)
+    assert np.isfinite(result.scores[0]).sum() + np.isfinite(result.scores[1]).sum() > 40
 
 
 @pytest.mark.parametrize("calls", [12, 100, 400])

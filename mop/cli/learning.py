@@ -194,11 +194,12 @@ def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) ->
     plan = estimated.plan
     say(console, f"At most {plural(estimated.calls, 'call')} to {settings.model}:", style="bold")
     winners = "two winners" if plan.layout_arms else "winner"
-    judged = plan.validation * (2 if plan.layout_arms else 1)
+    judged = plan.validation * (2 if plan.layout_arms else 0)
     experts = ", ".join(map(str, plan.region_counts))
     stages = [
         (plan.proposals, "to propose instructions"),
         (plan.single_calls, f"to race {plan.single_arms} single prompts"),
+        (plan.crossing_calls, "to race the best instructions with the best demos"),
         (plan.layout_calls, f"to race {plan.layout_arms} mixtures of {experts} experts"),
         (judged, f"to judge the {winners} on {plural(plan.validation, 'validation example')}"),
     ]

@@ -1,0 +1,89 @@
+"""The best single prompt: a mixture's generalist, and with one expert the whole result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mop.prompts import Prompt
+from mop.search import proposers
+from mop.search.experts import with_answers
+from mop.search.judging import Judging, race_report
+from mop.search.plan import CALLS_PER_ARM
+from mop.search.proposers import Candidate
+from mop.search.race import Arm
+from mop.search.singles import SinglePrompt, crossed_prompts, single_prompts
+
+#: Used when the user gives no instruction of their own.
+DEFAULT_INSTRUCTION = "Answer as the examples do. Give the answer only."
+#: Most arms of the race in which the best instructions meet the best demos.
+CROSSED_ARMS = 8
+
+
+@dataclass(frozen=True)
+class Generalist:
+    """The winner with its scores, the best prompt without demos, and the candidates from best to worst."""
+
+    single: SinglePrompt
+    scores: NDArray[np.float64]
+    zero_shot: Prompt
+    candidates: tuple[Candidate, ...]
+    report: dict[str, object]
+
+
+async def find_generalist(judging: Judging) -> Generalist:
+    """Propose instructions, race single prompts, and cross the best parts if the plan has calls for it."""
+    session, problem, plan = judging.session, judging.problem, judging.plan
+    candidates = await _propose(judging)
+    session.listener.stage("racing single prompts")
+    limits = {"max_demos": session.max_demos, "token_budget": session.token_budget}
+    singles = single_prompts(problem, candidates, arms=plan.single_arms, **limits)
+    first = await judging.race(_arms(singles, judging), plan.single_calls)
+    ranked = [singles[arm] for arm in first.ranking]
+    session.listener.best(first.mean(first.winner))
+    winner, crossed = ranked[0], []
+    calls = min(plan.crossing_calls, judging.spare - len(judging.order) // 4)
+    if (arms := min(CROSSED_ARMS, calls // CALLS_PER_ARM)) >= 2:
+        session.listener.stage("racing the best parts together")
+        crossed_singles = crossed_prompts(problem, ranked, arms=arms, **limits)
+        second = await judging.race(_arms(crossed_singles, judging), calls)
+        winner = crossed_singles[second.winner]
+        crossed = race_report([single.name for single in crossed_singles], second)
+        session.listener.best(second.mean(second.winner))
+    scores = await _scores(judging, winner)
+    zero_shot = next((single.prompt for single in ranked if not single.prompt.demos), None)
+    return Generalist(
+        single=winner,
+        scores=scores,
+        zero_shot=zero_shot or Prompt(with_answers(winner.candidate.instruction, problem.answers)),
+        candidates=tuple(dict.fromkeys([winner.candidate, *(single.candidate for single in ranked)])),
+        report={
+            "singles": race_report([single.name for single in singles], first),
+            "crossed": crossed,
+            "generalist": {"name": winner.name, "score": float(np.nanmean(scores))},
+        },
+    )
+
+
+async def _propose(judging: Judging) -> list[Candidate]:
+    judging.session.listener.stage("proposing instructions")
+    problem = judging.problem
+    given = Candidate(problem.description or DEFAULT_INSTRUCTION, "given")
+    samples = [proposers.sample(problem.train, 8, problem.seed, "demos", i) for i in range(judging.plan.proposals)]
+    written = await judging.propose([("demos", proposers.from_demos(examples)) for examples in samples])
+    return [given, *(candidate for candidate in written if candidate.instruction != given.instruction)]
+
+
+async def _scores(judging: Judging, winner: SinglePrompt) -> NDArray[np.float64]:
+    """Judge the winner on all examples that take part, or on as many as there are calls left for."""
+    arm = Arm.single("generalist", winner.prompt, len(judging.problem.validation))
+    if judging.spare >= len(judging.order):
+        return await judging.judge(arm)
+    return (await judging.race([arm], judging.spare)).scores[0]
+
+
+def _arms(singles: Sequence[SinglePrompt], judging: Judging) -> list[Arm]:
+    return [Arm.single(single.name, single.prompt, len(judging.problem.validation)) for single in singles]
