@@ -82,7 +82,8 @@ async def _scores(judging: Judging, winner: SinglePrompt) -> NDArray[np.float64]
     arm = Arm.single("generalist", winner.prompt, len(judging.problem.validation))
     if judging.spare >= len(judging.order):
         return await judging.judge(arm)
-    return (await judging.race([arm], judging.spare)).scores[0]
+    result = await judging.race([arm], judging.spare)
+    return np.asarray(result.scores[0])
 
 
 def _arms(singles: Sequence[SinglePrompt], judging: Judging) -> list[Arm]:
