@@ -82,4 +82,5 @@ def _endpoint_encoder(name: str) -> Encoder:
     def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
         return run(client.embed(texts))
 
-    return EndpointEncoder(embed, name=model)
+    # The address belongs to the identity: two servers may call different models by one name.
+    return EndpointEncoder(embed, name=f"{model}@{url}" if url else model)

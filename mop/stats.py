@@ -167,15 +167,27 @@ def _bonett_price(wins: int, losses: int, n: int, level: float) -> tuple[float, 
 
 def _bootstrap(values: Scores, level: float) -> Interval:
     rng = stream(0, "bootstrap", len(values))
-    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
+    means = np.concatenate(
+        [values[rng.integers(len(values), size=(rows, len(values)))].mean(axis=1) for rows in _chunks(len(values))]
+    )
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     mean = values.mean()
     return Interval(float(min(low, mean)), float(max(high, mean)))
 
 
+def _chunks(width: int) -> list[int]:
+    """Return numbers of rows that add up to `RESAMPLES`, so that no chunk holds more than two million values."""
+    rows = max(1, min(RESAMPLES, 2_000_000 // width))
+    return [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
+
+
 def _sign_flip(differences: Scores) -> float:
     rng = stream(0, "sign flip", len(differences))
-    signs = rng.choice((-1.0, 1.0), size=(RESAMPLES, len(differences)))
-    flipped = np.abs((signs * differences).mean(axis=1))
+    flipped = np.concatenate(
+        [
+            np.abs((rng.choice((-1.0, 1.0), size=(rows, len(differences))) * differences).mean(axis=1))
+            for rows in _chunks(len(differences))
+        ]
+    )
     # The observed labelling counts as one of the permutations (Phipson and Smyth 2010).
     return float((1 + (flipped >= abs(differences.mean()) - 1e-12).sum()) / (1 + RESAMPLES))
