@@ -135,7 +135,7 @@ def test_an_endpoint_gives_unit_vectors_in_the_order_of_the_texts(monkeypatch: p
         vectors = encoder.encode(texts)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
         np.testing.assert_allclose(encoder.encode(texts[77:78])[0], vectors[77], atol=1e-6)
-        assert encoder.identity == "endpoint:embedder"
+        assert encoder.identity == f"endpoint:embedder@{endpoint.base_url}"
         assert encoder.encode([]).shape == (0, 0)
         assert {body["model"] for body in endpoint.bodies} == {"embedder"}
 
@@ -202,4 +202,4 @@ def test_a_recorded_endpoint_elsewhere_is_trusted_once_the_environment_names_it(
     with pytest.raises(SettingsError, match="would get your queries and your API key"):
         resolve_recorded_encoder(f"endpoint:m@{url}")
     monkeypatch.setenv(variable, f"endpoint:m@{url}" if variable == "MOP_ENCODER" else url)
-    assert resolve_recorded_encoder(f"endpoint:m@{url}").identity == "endpoint:m"
+    assert resolve_recorded_encoder(f"endpoint:m@{url}").identity == f"endpoint:m@{url}"
