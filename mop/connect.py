@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from mop.errors import SettingsError
 from mop.lm.budget import Budget
@@ -67,12 +68,31 @@ def connect(
     )
 
 
+def require_endpoint(model: str, base_url: str | None, provenance: Mapping[str, Any]) -> None:
+    """Raise SettingsError if a mixture learned at an endpoint of its own would silently be sent to OpenAI.
+
+    ``provenance`` is the mixture's; the address itself is not in the file, so that a file can't say who gets the key.
+    """
+    given = base_url or os.environ.get("OPENAI_BASE_URL")
+    if provenance.get("own_endpoint") and not given and not is_local(model):
+        raise SettingsError(
+            f"This mixture was learned with {model} at an endpoint of its own. Say where it is: --base-url URL, "
+            "or OPENAI_BASE_URL (https://api.openai.com/v1 for OpenAI itself)."
+        )
+
+
 @asynccontextmanager
-async def connected(client: ModelClient | None, model: str) -> AsyncIterator[ModelClient]:
-    """Yield ``client``, or a new client of ``model`` on the user's ledger that is closed at the end."""
+async def connected(
+    client: ModelClient | None, model: str, provenance: Mapping[str, Any] | None = None
+) -> AsyncIterator[ModelClient]:
+    """Yield ``client``, or a new client of ``model`` on the user's ledger that is closed at the end.
+
+    Raises SettingsError as `require_endpoint` does for the mixture's ``provenance``.
+    """
     if client is not None:
         yield client
         return
+    require_endpoint(model, None, provenance or {})
     ledger = open_ledger(None)
     try:
         own = connect(model, ledger=ledger)

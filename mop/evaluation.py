@@ -161,7 +161,7 @@ async def aevaluate(
         **(against or {}),
     }
     scored = []
-    async with connected(client, mixture.model) as live:
+    async with connected(client, mixture.model, mixture.provenance) as live:
         for name, prompter in systems.items():
             prompts = await asyncio.to_thread(prompter, [example.input for example in examples])
             scored.append(await _score(name, mixture, examples, prompts, live, judge, on_reply))

@@ -189,7 +189,7 @@ class Mixture:
         from mop.connect import connected
 
         order = sorted(range(len(queries)), key=lambda i: (routes[i].fallback, routes[i].expert, i))
-        async with connected(client, self.model) as live:
+        async with connected(client, self.model, self.provenance) as live:
             requests = [self.decoding.request(live.model, self.prompt_of(routes[i]), queries[i]) for i in order]
             replies = await live.complete_many(requests)
         answers: dict[int, Answer] = {

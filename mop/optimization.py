@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,8 @@ def optimize(
     budget: int | str | None = None,
     *,
     validation: Any = None,
+    input_column: str = "input",
+    output_column: str = "output",
     ledger: Ledger | str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
     **options: Any,
@@ -61,7 +63,8 @@ def optimize(
     """Learn a mixture of prompts from labelled examples.
 
     ``train`` is a list of Example, of dictionaries with "input" and "output", or of pairs; a data frame with these
-    columns; or the path of a JSONL, CSV or Parquet file. Without ``validation``, a quarter is set apart for it.
+    columns; or the path of a JSONL, CSV or Parquet file. ``input_column`` and ``output_column`` name other columns.
+    Without ``validation``, a quarter is set apart for it; rows marked as test rows are not used.
     ``budget`` caps the search: a number of model calls (600 by default), or a text such as ``"200k tokens"`` or
     ``"2 USD"``.
     ``options`` are the fields of `Settings`. The ledger defaults to the user's own; calls that it holds are not sent
@@ -70,16 +73,23 @@ def optimize(
     Raises DataError for unusable examples, SettingsError for unusable options, BudgetExceeded, ModelError.
     """
     settings = make_settings({"model": model, "budget": budget, **options})
-    splits = prepare(train, validation, seed=settings.seed)
+    columns = {"input_column": input_column, "output_column": output_column}
+    splits = prepare(train, validation, seed=settings.seed, columns=columns)
     return run(aoptimize(splits, settings, ledger=ledger, listener=listener))
 
 
-def prepare(train: Any, validation: Any = None, *, seed: int = 0) -> Splits:
-    """Return training and validation examples; without ``validation``, split ``train`` as its rows say, or 3 to 1."""
-    examples = coerce_examples(train)
-    if validation is None:
-        return split_examples(examples, seed=seed, validation=VALIDATION_SHARE)
-    return Splits(tuple(examples), tuple(coerce_examples(validation)))
+def prepare(train: Any, validation: Any = None, *, seed: int = 0, columns: Mapping[str, str] | None = None) -> Splits:
+    """Return training and validation examples; without ``validation``, split ``train`` as its rows say, or 3 to 1.
+
+    ``columns`` are the options of `mop.data.coerce_examples` that name columns.
+    """
+    examples = coerce_examples(train, **(columns or {}))
+    if validation is not None:
+        # An unmarked row is a training row once validation has rows of its own; a marked test row stays one.
+        examples = [replace(one, split=one.split or "train") for one in examples]
+        given = coerce_examples(validation, **(columns or {}))
+        examples += [replace(one, split="validation") for one in given]
+    return split_examples(examples, seed=seed, validation=VALIDATION_SHARE)
 
 
 async def aoptimize(
@@ -235,6 +245,8 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
         "seed": settings.seed,
         "model": settings.model,
         "proposer": settings.proposer or settings.model,
+        # Not the address itself: it may be private, and a port of today means nothing tomorrow.
+        "own_endpoint": bool(settings.base_url or os.environ.get("OPENAI_BASE_URL")),
         "data_sha256": data_hash(splits),
         "train": len(splits.train),
         "validation": len(splits.validation),

@@ -30,7 +30,8 @@ class Recipe:
     most ``borrowed`` examples from beyond its border, one for each answer that it doesn't show yet. ``token_budget``
     bounds the demos in estimated tokens. Where answers form a closed set, ``answers`` says which of them the
     instruction lists (those that the expert shows, or all), and ``projected`` whether regions are found in
-    the answers' projection of the embedding space (`mop.embeddings.projection`).
+    the answers' projection of the embedding space (`mop.embeddings.projection`). ``stacked`` experts begin with the
+    generalist's demos and add their region's after them, so that all experts share one long prefix.
     """
 
     regions: int
@@ -39,6 +40,7 @@ class Recipe:
     token_budget: int = 600
     answers: Literal["shown", "all"] = "shown"
     projected: bool = False
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Layout:
     projection: Vectors | None
     demos: tuple[tuple[Demo, ...], ...]
     answers: tuple[str, ...]
+    head: tuple[Demo, ...] = ()
 
     @classmethod
     def build(
@@ -71,8 +74,9 @@ class Layout:
         projection: Vectors | None,
         pool: DemoPool,
         answers: tuple[str, ...],
+        head: tuple[Demo, ...] = (),
     ) -> Layout:
-        """Choose the demos of every region from ``pool``."""
+        """Choose the demos of every region from ``pool``; ``head`` are the demos with which stacked experts begin."""
         vectors = project(pool.vectors, projection)
         assigned = regions.assign(vectors)
         distances = regions.distances(vectors)
@@ -80,11 +84,11 @@ class Layout:
             expert_demos(pool.examples, distances[:, region], assigned == region, recipe, closed=bool(answers))
             for region in range(len(regions))
         )
-        return cls(recipe, regions, projection, demos, answers)
+        return cls(recipe, regions, projection, demos, answers, head if recipe.stacked else ())
 
     def refitted(self, pool: DemoPool) -> Layout:
         """Return the layout with the same regions and demos chosen anew from a larger pool."""
-        return Layout.build(self.recipe, self.regions, self.projection, pool, self.answers)
+        return Layout.build(self.recipe, self.regions, self.projection, pool, self.answers, self.head)
 
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the region of each row of ``vectors`` (as the encoder gives them)."""
@@ -92,7 +96,8 @@ class Layout:
 
     def prompt(self, region: int, instruction: str) -> Prompt:
         """Return the prompt of a region's expert under ``instruction``."""
-        demos = self.demos[region]
+        known = set(self.head)
+        demos = (*self.head, *(demo for demo in self.demos[region] if demo not in known))
         if self.answers:
             shown = [demo.output for demo in demos]
             instruction = with_answers(instruction, shown if self.recipe.answers == "shown" else self.answers)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mop.embeddings.projection import fit_projection, project
 from mop.embeddings.regions import Regions, find_regions
 from mop.mixture import Expert
+from mop.prompts import Demo
 from mop.search import proposers
 from mop.search.experts import DemoPool, Layout, Recipe
 from mop.search.generalist import Generalist, find_generalist
@@ -30,6 +31,7 @@ from mop.search.judging import Judging, race_report
 from mop.search.learning import Learned, Session
 from mop.search.proposers import Candidate, Failure
 from mop.search.selection import Gate, choose_candidates, gate, hardest
+from mop.search.singles import SinglePrompt
 from mop.search.words import region_words
 from mop.stats import proportion_interval
 
@@ -60,16 +62,17 @@ class _Search:
         generalist = await find_generalist(self.judging)
         if self.plan.region_counts == (1,):
             return self._one_prompt(generalist, generalist.report)
-        best, layouts = await self._race_layouts(generalist.single.candidate.instruction)
+        best, layouts = await self._race_layouts(generalist.single)
         self.session.listener.best(float(np.nanmean(best.scores)))
         chosen, scores = await self._choose_instructions(best, generalist.candidates)
         return self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts})
 
     # -- the stages
 
-    async def _race_layouts(self, instruction: str) -> tuple[_Best, dict[str, object]]:
+    async def _race_layouts(self, generalist: SinglePrompt) -> tuple[_Best, dict[str, object]]:
         self.session.listener.stage("racing numbers of experts")
-        layouts = self._layouts()
+        layouts = self._layouts(generalist.prompt.demos)
+        instruction = generalist.candidate.instruction
         arms = [layout.arm(_layout_name(layout), instruction, self.problem.validation_vectors) for layout in layouts]
         spare = self.judging.spare - len(self.order)
         result = await self.judging.race(arms, max(len(arms), min(self.plan.layout_calls, spare)))
@@ -77,7 +80,7 @@ class _Search:
         scores = await self.judging.judge(arms[result.winner])
         return _Best(winner, scores), {"layouts": race_report([arm.name for arm in arms], result)}
 
-    def _layouts(self) -> list[Layout]:
+    def _layouts(self, head: tuple[Demo, ...]) -> list[Layout]:
         """Return the layouts to race, without those that turn out equal."""
         answers = self.problem.answers
         projection = (
@@ -86,20 +89,22 @@ class _Search:
             else None
         )
         layouts: list[Layout] = []
-        for recipe in self._recipes(projected=projection is not None):
+        for recipe in self._recipes(projected=projection is not None, stacked=bool(head)):
             view = projection if recipe.projected else None
-            layout = Layout.build(recipe, self._regions(recipe.regions, view), view, self.pool, answers)
+            layout = Layout.build(recipe, self._regions(recipe.regions, view), view, self.pool, answers, head)
             if not any(_same(layout, other) for other in layouts):
                 layouts.append(layout)
             if len(layouts) == self.plan.layout_arms:
                 break
         return layouts
 
-    def _recipes(self, *, projected: bool) -> Iterator[Recipe]:
+    def _recipes(self, *, projected: bool, stacked: bool) -> Iterator[Recipe]:
         """Yield the recipes worth trying, the most promising first (benchmarks/LOG.md, "Recipes")."""
         demos, tokens = self.session.max_demos, self.session.token_budget
         lent = demos * 3 // 10
         for count in self.plan.region_counts:
+            if stacked:
+                yield Recipe(count, demos, 0, tokens, answers="all", projected=projected, stacked=True)
             if projected:
                 yield Recipe(count, demos - lent, lent, tokens, projected=True)
             yield Recipe(count, demos, 0, tokens)
@@ -250,6 +255,7 @@ def _same(one: Layout, other: Layout) -> bool:
     """Whether two layouts differ in name only (regions that were dissolved can leave the same ones)."""
     return (
         one.demos == other.demos
+        and one.head == other.head
         and one.recipe.answers == other.recipe.answers
         and np.array_equal(one.regions.centroids, other.regions.centroids)
     )
@@ -257,9 +263,10 @@ def _same(one: Layout, other: Layout) -> bool:
 
 def _layout_name(layout: Layout) -> str:
     space = "by topic and answer" if layout.recipe.projected else "by topic"
+    stacked = " on the generalist's demos" if layout.head else ""
     borrowed = f", {layout.recipe.borrowed} demos borrowed" if layout.answers and layout.recipe.borrowed else ""
     listed = f", {layout.recipe.answers} answers listed" if layout.answers else ""
-    return f"{len(layout.regions)} experts {space}{borrowed}{listed}"
+    return f"{len(layout.regions)} experts {space}{stacked}{borrowed}{listed}"
 
 
 def _gate_report(

@@ -52,15 +52,15 @@ class Plan:
     ) -> Plan:
         """Divide ``calls`` for ``train`` demo examples and ``validation`` examples.
 
-        ``experts`` fixes the number of experts; 1 spends everything on the best single prompt. ``proposals`` may take a
-        third of the calls at most. Raises BudgetExceeded below 20 calls.
+        ``experts`` fixes the number of experts, as far as each gets three training examples; 1 spends everything on the
+        best single prompt. ``proposals`` may take a third of the calls at most. Raises BudgetExceeded below 20 calls.
         """
         if calls < MIN_CALLS:
             raise BudgetExceeded(
                 f"A budget of {calls} model calls is too small to compare prompts; give at least {MIN_CALLS}."
             )
         proposals = min(16, calls // 60) if proposals is None else min(proposals, calls // 3)
-        counts = region_counts(train, validation, calls) if experts is None else (max(1, experts),)
+        counts = region_counts(train, validation, calls) if experts is None else (max(1, min(experts, train // 3)),)
         left = calls - proposals
         if counts == (1,):
             first = left // 2

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from fake_endpoint import FakeEndpoint
 
-from mop.connect import connect
-from mop.errors import WeightsError
+from mop.connect import connect, require_endpoint
+from mop.errors import SettingsError, WeightsError
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.lm.request import Request
@@ -54,3 +54,12 @@ def test_an_absent_local_model_is_reported_when_connecting(tmp_path: Path, monke
         pytest.raises(WeightsError, match="mop models pull local/smollm2-135m-instruct"),
     ):
         connect("local/smollm2-135m-instruct", ledger=ledger)
+
+
+def test_a_mixture_learned_elsewhere_is_not_silently_asked_at_openai(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(SettingsError, match="--base-url"):
+        require_endpoint("some-model", None, {"own_endpoint": True})
+    require_endpoint("some-model", "http://127.0.0.1:1/v1", {"own_endpoint": True})
+    require_endpoint("some-model", None, {"own_endpoint": False})
+    require_endpoint("local/qwen2.5-coder-1.5b-instruct", None, {"own_endpoint": True})

@@ -21,7 +21,7 @@ from mop.evaluation import evaluate
 from mop.examples import Example
 from mop.lm.ledger import Ledger
 from mop.mixture import Mixture
-from mop.optimization import Run, aoptimize
+from mop.optimization import Run, aoptimize, prepare
 from mop.settings import make_settings
 from mop.sync import run
 
@@ -206,3 +206,12 @@ def test_the_result_does_not_depend_on_pythons_hash_seed(tmp_path: Path) -> None
             subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed})
             outputs.append(out.read_bytes())
     assert outputs[0] == outputs[1]
+
+
+def test_rows_marked_as_test_rows_never_become_demos() -> None:
+    rows = [Example(f"text {i}", ("a" if i % 2 else "b",), "test" if i < 10 else None) for i in range(40)]
+    validation = [Example(f"other {i}", ("a",)) for i in range(10)]
+    prepared = prepare(rows, validation)
+    assert len(prepared.train) == 30
+    assert len(prepared.test) == 10
+    assert not {one.input for one in prepared.test} & {one.input for one in prepared.train}

@@ -101,7 +101,7 @@ class QuickstartOptions:
     base_url: str | None = None
     """Address of an OpenAI-compatible endpoint, up to /v1; the key is OPENAI_API_KEY or MOP_API_KEY."""
     budget: str | None = None
-    """The one dial: 600 (calls), "200k tokens" or "2 USD" [default: 600]."""
+    """The one dial: 600 (calls), "200k tokens" or "2 USD" [default: 600; quickstart: 400]."""
     experts: int | None = None
     """Number of experts; several are tried by default, 1 gives the best single prompt."""
     encoder: str | None = None
@@ -111,11 +111,11 @@ class QuickstartOptions:
     proposer_url: str | None = None
     """Address of the proposer's endpoint [default: --base-url]."""
     max_demos: int | None = None
-    """Most demos in one prompt [default: 20]."""
+    """Most demos in one prompt [default: 20; quickstart has its own]."""
     prompt_tokens: int | None = None
-    """Most tokens of the demos in one prompt [default: 600]."""
+    """Most tokens of the demos in one prompt [default: 600; quickstart has its own]."""
     confidence: float | None = None
-    """Confidence with which a mixture must beat one prompt to be shipped [default: 0.9]."""
+    """Confidence with which a mixture must beat one prompt to be shipped [default: 0.8]."""
     concurrency: int | None = None
     """Most calls in flight to an endpoint [default: 8]."""
     seed: int | None = None

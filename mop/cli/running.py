@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mop.cli.options import ModelOptions, RunOptions
-from mop.connect import connect, default_ledger_path, open_ledger
+from mop.connect import connect, default_ledger_path, open_ledger, require_endpoint
 from mop.mixture import Mixture, check_encoder
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ def load_mixture(path: Path, ledger: Ledger) -> Mixture:
 def connect_to(mixture: Mixture, options: ModelOptions, run: RunOptions, ledger: Ledger) -> ModelClient:
     """Return a client of the model that the options name, or else of the mixture's own."""
     settings = options.settings(run)
+    model = options.model or mixture.model
+    require_endpoint(model, settings.base_url, mixture.provenance)
     return connect(
-        options.model or mixture.model,
+        model,
         ledger=ledger,
         base_url=settings.base_url,
         concurrency=settings.concurrency,
