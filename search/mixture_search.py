@@ -99,7 +99,7 @@ class _Search:
         return layouts
 
     def _recipes(self, *, projected: bool, stacked: bool) -> Iterator[Recipe]:
-        """Yield the recipes worth trying, the most promising first (benchmarks/LOG.md, "Recipes")."""
+        """Yield the recipes worth trying, the most promising first (benchmarks/LOG.md has why)."""
         demos, tokens = self.session.max_demos, self.session.token_budget
         lent = demos * 3 // 10
         for count in self.plan.region_counts:
