@@ -109,11 +109,12 @@ async def aoptimize(
 
     from mop.embeddings.encoders import CachedEncoder
     from mop.search.learning import Session, Silence
-    from mop.search.mixture_search import learn
+    from mop.search.methods import get_method
     from mop.search.problem import Problem
     from mop.search.trials import Trials
 
     started = time.perf_counter()
+    learn = get_method(settings.method).load()
     used = used if used is not None else Run()
     book = open_ledger(ledger)
     listener = listener or Silence()
@@ -164,6 +165,8 @@ async def aoptimize(
         token_budget=settings.prompt_tokens,
         confidence=settings.confidence,
         refit=settings.refit,
+        experts=settings.experts,
+        proposals=settings.proposals,
         listener=listener,
     )
     try:
@@ -241,7 +244,7 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
         "created": created.isoformat(timespec="seconds"),
         "mop": version("mop"),
         "python": platform.python_version(),
-        "method": "mop",
+        "method": settings.method,
         "seed": settings.seed,
         "model": settings.model,
         "proposer": settings.proposer or settings.model,

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mop.errors import SettingsError
 from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER
 from mop.metrics import Metric
+from mop.search.methods import DEFAULT_METHOD, PARTICULAR, get_method
 
 #: Prefix of the environment variables that are settings.
 PREFIX = "MOP_"
@@ -39,6 +40,7 @@ class Settings(BaseModel):
         budget: Most model calls of the search, all roles together; None if only ``tokens`` or ``usd`` are capped.
         tokens: Most tokens of the search, prompt and completion together.
         usd: Most money of the search, in USD.
+        method: How to learn (see `mop.search.methods`): ``mop``, or one of the methods that it is compared with.
         metric: Name of a metric, ``"module:function"``, or a function (prediction, accepted answers) -> [0, 1].
         instruction: Your own instruction, the first candidate; the model writes more.
         experts: Number of experts; None tries several, 1 gives the best single prompt for the whole budget.
@@ -62,6 +64,7 @@ class Settings(BaseModel):
     budget: int | None = Field(default=600, gt=0)
     tokens: int | None = Field(default=None, gt=0)
     usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    method: str = DEFAULT_METHOD
     metric: str | Metric = "exact_match"
     instruction: str | None = Field(default=None, min_length=1)
     experts: int | None = Field(default=None, ge=1)
@@ -103,6 +106,26 @@ class Settings(BaseModel):
         if isinstance(value, bool):
             raise ValueError("give a number")
         return value
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        try:
+            get_method(value)
+        except SettingsError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
+        return value
+
+    @model_validator(mode="after")
+    def _heeded(self) -> Settings:
+        # One expert is what a method without experts gives anyway.
+        asked = {
+            name for name in PARTICULAR if name in self.model_fields_set and (name, self.experts) != ("experts", 1)
+        }
+        asked = {name for name in asked if getattr(self, name) not in (None, False)}
+        if ignored := sorted(asked - get_method(self.method).heeds):
+            raise SettingsError(f"The method {self.method} takes no notice of {', '.join(ignored)}; leave that out.")
+        return self
 
 
 def parse_budget(text: str) -> dict[str, int | float | None]:

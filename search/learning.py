@@ -45,7 +45,7 @@ class Session:
 
     ``proposer`` is the client of the model that writes instructions; ``trials`` executes prompts. ``token_budget`` and
     ``max_demos`` bound the demos of one prompt, single or expert. ``refit``: choose the final demos from training
-    and validation examples together.
+    and validation examples together. ``experts`` and ``proposals`` are the numbers that the user fixed, if any.
     """
 
     problem: Problem
@@ -56,6 +56,8 @@ class Session:
     token_budget: int = 600
     confidence: float = 0.8
     refit: bool = False
+    experts: int | None = None
+    proposals: int | None = None
     listener: Listener = field(default_factory=Silence)
 
 

@@ -17,6 +17,7 @@ from mop.cli.words import duration, money, plural, signed
 from mop.connect import is_local
 from mop.errors import ArtifactError
 from mop.metrics import get_metric
+from mop.search.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from mop.estimate import Estimate
@@ -108,7 +109,7 @@ def _plan(settings: Settings, splits: Splits) -> Plan:
 
 
 def _say_plan(plan: Plan, settings: Settings, splits: Splits, output: Output) -> None:
-    if plan.region_counts == (1,) and settings.experts is None:
+    if plan.region_counts == (1,) and settings.experts is None and settings.method == DEFAULT_METHOD:
         output.warn(
             f"{plural(len(splits.train), 'training example')} and {len(splits.validation):,} for validation are too "
             "few for several experts, so one prompt is learned."
@@ -157,7 +158,11 @@ def validated(mixture: Mixture) -> list[str]:
     gate = mixture.report.get("gate")
     if not gate:
         score = generalist.get("score")
-        return [] if score is None else [f"Validation: one prompt scores {score:.2f}; no mixture was tried."]
+        return (
+            []
+            if score is None or len(mixture) > 1
+            else [f"Validation: one prompt scores {score:.2f}; no mixture was tried."]
+        )
     confidence = (mixture.provenance.get("settings") or {}).get("confidence")
     sure = f" with {100 * confidence:.0f} % confidence" if isinstance(confidence, float) else ""
     gain = f"Gain {signed(gate['gain'])}, at least {signed(gate['gain_low'])}{sure}."
@@ -207,7 +212,7 @@ def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) ->
     if plan.layout_arms and rest > 0:
         stages.append((rest, "to choose and rewrite the instructions of each region"))
     for calls, purpose in stages:
-        if calls:
+        if calls and settings.method == DEFAULT_METHOD:
             say(console, f"  {calls:>6,}  {purpose}")
     say(
         console,

@@ -132,6 +132,8 @@ class QuickstartOptions:
 class SearchOptions(QuickstartOptions):
     """All settings of a search."""
 
+    method: str | None = None
+    """mop, or an opponent: zero-shot, random-demos, ape, ape-random, ape-kcentroids, mop-paper, … [default: mop]."""
     metric: str | None = None
     """exact_match, token_f1, contains, …, or module:function [default: exact_match]."""
     instruction: str | None = None

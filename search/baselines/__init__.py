@@ -1,0 +1,1 @@
+"""The methods that a mixture is compared with: plain opponents, APE with and without demos, the published mixture."""

@@ -1,0 +1,197 @@
+"""``mop-paper``: Mixture-of-Prompts as published (arXiv 2407.00256): the method, without the released code's slips.
+
+1. Demos are clustered in embedding space; scaled inertia chooses the number of experts.
+2. For each expert the model writes instructions from the demos that this expert does *not* show.
+3. All candidates are tried without demos on the same validation examples; the best four and the empty instruction stay.
+4. Region-based joint search: each expert tries each of them together with its own demos on the validation examples
+   that are routed to it, topped up with the nearest others where there are few.
+5. A query goes to the nearest centroid. Every region keeps its expert; nothing falls back.
+
+The released code compares candidates on different examples, tries topped-up examples with another expert's prompt,
+takes a wrong complement for all experts but the first, ends with the word "None" where all candidates score zero, and
+repeats demos of small clusters. None of that is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mop.embeddings.regions import Regions
+from mop.examples import Example
+from mop.mixture import Expert
+from mop.prompts import Demo, Layout, Prompt
+from mop.search import proposers
+from mop.search.baselines.paper_regions import nearest_members, paper_regions
+from mop.search.baselines.parts import fitting_demos, proposal_count, propose, published_demo_count
+from mop.search.learning import Learned, Session
+from mop.search.proposers import Candidate
+from mop.search.words import region_words
+from mop.seeds import stream
+
+#: The paper's numbers: most experts, candidates kept, validation examples of the first stage and of a small region.
+MOST_EXPERTS = 10
+KEPT = 4
+EXAMPLES = 20
+#: Examples in a question for an instruction.
+SHOWN = 5
+#: Part of the calls for the first stage; published runs come to 400 of 1,400.
+FIRST_STAGE = 1 / 3
+
+
+async def mop_paper(session: Session) -> Learned:
+    """Run the published search with demos as chat turns."""
+    return await _PaperSearch(session, "chat").run()
+
+
+async def mop_paper_block(session: Session) -> Learned:
+    """Run the published search with the published one-block layout."""
+    return await _PaperSearch(session, "block").run()
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The candidate of one region, its mean score there, and how many examples judged it."""
+
+    candidate: Candidate
+    score: float | None
+    examples: int
+
+
+class _PaperSearch:
+    def __init__(self, session: Session, layout: Layout) -> None:
+        self.session, self.layout = session, layout
+        self.problem = session.problem
+        self.order = stream(self.problem.seed, "validation order").permutation(len(self.problem.validation))
+
+    async def run(self) -> Learned:
+        problem, session = self.problem, self.session
+        regions = paper_regions(problem.train_vectors, seed=problem.seed, most=MOST_EXPERTS, count=session.experts)
+        demos = expert_demos(session, regions)
+        asked = proposal_count(session)
+        candidates = await propose(session, self._questions(demos, asked))
+        pool, scores, first_calls = await self._without_demos(candidates)
+        left = session.plan.calls - asked - first_calls
+        chosen = await self._joint_search(regions, demos, pool, left)
+        return self._learned(regions, demos, pool, scores, chosen)
+
+    # -- the stages
+
+    def _questions(self, demos: list[tuple[Demo, ...]], count: int) -> list[tuple[str, str]]:
+        """Return APE's question over each expert's complement, ``count`` in all and as equally many as can be."""
+        problem = self.problem
+        questions = []
+        for number in range(count):
+            expert = number % len(demos)
+            hidden = complement(self.session, demos[expert]) or problem.train
+            shown = proposers.sample(hidden, SHOWN, problem.seed, "paper", expert, number // len(demos))
+            questions.append(("complement", proposers.from_demos(shown)))
+        return questions
+
+    async def _without_demos(self, candidates: list[Candidate]) -> tuple[list[Candidate], list[float], int]:
+        """Return the best four candidates and the empty one, the scores of the former, and the calls it took."""
+        self.session.listener.stage("trying instructions without demos")
+        each = int(self.session.plan.calls * FIRST_STAGE) // len(candidates)
+        seen = self.order[: max(1, min(EXAMPLES, each))]
+        candidates = candidates[: max(1, int(self.session.plan.calls * FIRST_STAGE))]
+        cells = [(self._prompt(one, ()), int(place)) for one in candidates for place in seen]
+        means = (await self._score(cells)).reshape(len(candidates), len(seen)).mean(axis=1)
+        best = np.argsort(-means, kind="stable")[:KEPT]
+        self.session.listener.best(float(means[best[0]]))
+        kept = [candidates[int(place)] for place in best]
+        return [*kept, Candidate("", "empty")], [float(means[place]) for place in best], len(cells)
+
+    async def _joint_search(
+        self, regions: Regions, demos: list[tuple[Demo, ...]], pool: list[Candidate], calls: int
+    ) -> list[_Chosen]:
+        """Return the best candidate of each region, tried with the region's demos on the region's examples."""
+        self.session.listener.stage("choosing instructions by region")
+        tried = pool[: max(1, min(len(pool), calls // len(regions)))]
+        judged = self._judged(regions, calls // len(tried))
+        chosen = []
+        for region, places in enumerate(judged):
+            if not len(places):
+                chosen.append(_Chosen(pool[0], None, 0))
+                continue
+            cells = [(self._prompt(one, demos[region]), int(place)) for one in tried for place in places]
+            means = (await self._score(cells)).reshape(len(tried), len(places)).mean(axis=1)
+            best = int(np.argmax(means))
+            chosen.append(_Chosen(tried[best], float(means[best]), len(places)))
+        return chosen
+
+    def _judged(self, regions: Regions, calls: int) -> list[NDArray[np.intp]]:
+        """Return each region's validation examples: ``calls`` at most in all, twenty each if that can be afforded."""
+        distances = regions.distances(self.problem.validation_vectors)
+        routed = distances.argmin(axis=1)
+        least = min(EXAMPLES, calls // len(regions), len(self.order))
+        judged: list[NDArray[np.intp]] = []
+        for drawn in range(len(self.order), -1, -1):
+            judged = [
+                nearest_members(distances[:, region], part[routed[part] == region], least)
+                for part in [self.order[:drawn]]
+                for region in range(len(regions))
+            ]
+            if sum(map(len, judged)) <= calls:
+                break
+        return judged
+
+    # -- results
+
+    def _learned(
+        self,
+        regions: Regions,
+        demos: list[tuple[Demo, ...]],
+        pool: list[Candidate],
+        scores: list[float],
+        chosen: list[_Chosen],
+    ) -> Learned:
+        problem, count = self.problem, len(regions)
+        assigned = regions.assign(problem.train_vectors)
+        sizes = np.bincount(assigned, minlength=count)
+        words = region_words([example.input for example in problem.train], assigned, count)
+        experts = [
+            Expert(
+                prompt=self._prompt(one.candidate, demos[region]),
+                size=int(sizes[region]),
+                validation=one.examples,
+                words=words[region],
+                proposer=one.candidate.proposer,
+                score=one.score,
+            )
+            for region, one in enumerate(chosen)
+        ]
+        generalist = self._prompt(pool[0], ())
+        report = {
+            "generalist": {"name": pool[0].instruction, "score": scores[0]},
+            "kept": [{"name": one.instruction, "score": score} for one, score in zip(pool, scores, strict=False)],
+        }
+        return Learned(experts, generalist, generalist, regions.centroids, None, report)
+
+    def _prompt(self, candidate: Candidate, demos: tuple[Demo, ...]) -> Prompt:
+        return Prompt(candidate.instruction, demos, self.layout)
+
+    async def _score(self, cells: list[tuple[Prompt, int]]) -> NDArray[np.float64]:
+        trials = [(prompt, self.problem.validation[place]) for prompt, place in cells]
+        return np.asarray(await self.session.trials.score(trials))
+
+
+def expert_demos(session: Session, regions: Regions) -> list[tuple[Demo, ...]]:
+    """Return each expert's demos: a random part of its cluster, as many as the paper's one-prompt baselines show.
+
+    A smaller cluster shows what it has; nothing is repeated.
+    """
+    problem, count = session.problem, published_demo_count(session)
+    assigned = regions.assign(problem.train_vectors)
+    demos = []
+    for region in range(len(regions)):
+        order = stream(problem.seed, "paper demos", region).permutation(np.flatnonzero(assigned == region))
+        demos.append(fitting_demos(session, order.tolist(), count))
+    return demos
+
+
+def complement(session: Session, demos: tuple[Demo, ...]) -> list[Example]:
+    """Return the training examples that an expert with ``demos`` does not show."""
+    shown = {demo.input for demo in demos}
+    return [example for example in session.problem.train if example.input not in shown]

@@ -1,0 +1,92 @@
+"""Methods: every way to learn a prompt or a mixture, by name. Knows nothing of how they work.
+
+A method is a coroutine function from a `Session` to a `Learned`. To add one: write it, add an entry to `METHODS`.
+
+>>> "ape-kcentroids" in METHODS
+True
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from mop.errors import SettingsError
+
+if TYPE_CHECKING:
+    from mop.search.learning import Learned, Session
+
+Learner = Callable[["Session"], Awaitable["Learned"]]
+
+DEFAULT_METHOD = "mop"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn: what it is in a sentence, where its coroutine function is, and the search settings it heeds."""
+
+    summary: str
+    home: str
+    heeds: frozenset[str] = frozenset()
+
+    def load(self) -> Learner:
+        """Return the coroutine function; its module is imported now and not before."""
+        module, _, function = self.home.partition(":")
+        return cast(Learner, getattr(import_module(module), function))
+
+
+#: Settings of `mop.settings.Settings` that not every method can follow.
+PARTICULAR = ("experts", "proposals", "confidence", "refit")
+
+_PROPOSES = frozenset({"proposals"})
+_BASELINES = "mop.search.baselines"
+
+METHODS: Mapping[str, Method] = {
+    "mop": Method(
+        "region-based joint search, shipped only where it beats the best single prompt",
+        "mop.search.mixture_search:learn",
+        frozenset(PARTICULAR),
+    ),
+    "zero-shot": Method("the best instruction, without demos", f"{_BASELINES}.zero_shot:zero_shot", _PROPOSES),
+    "random-demos": Method(
+        "the best of several random few-shot prompts", f"{_BASELINES}.random_demos:best_random_demos"
+    ),
+    "ape": Method("APE: the best of the model's instructions, without demos", f"{_BASELINES}.ape:ape", _PROPOSES),
+    "ape-random": Method("APE, random demos attached after selection", f"{_BASELINES}.ape:ape_random", _PROPOSES),
+    "ape-random-fair": Method(
+        "APE, random demos in place during selection", f"{_BASELINES}.ape:ape_random_fair", _PROPOSES
+    ),
+    "ape-kcentroids": Method(
+        "APE, the demos nearest to K centroids attached after selection",
+        f"{_BASELINES}.ape:ape_kcentroids",
+        _PROPOSES,
+    ),
+    "ape-kcentroids-fair": Method(
+        "APE, the demos nearest to K centroids in place during selection",
+        f"{_BASELINES}.ape:ape_kcentroids_fair",
+        _PROPOSES,
+    ),
+    "mop-paper": Method(
+        "Mixture-of-Prompts as published, demos as chat turns",
+        f"{_BASELINES}.mop_paper:mop_paper",
+        frozenset({"experts", "proposals"}),
+    ),
+    "mop-paper-block": Method(
+        "Mixture-of-Prompts as published, everything in one block of text",
+        f"{_BASELINES}.mop_paper:mop_paper_block",
+        frozenset({"experts", "proposals"}),
+    ),
+}
+
+
+def get_method(name: str) -> Method:
+    """Return the method called ``name``; raises SettingsError if there is none."""
+    try:
+        return METHODS[name]
+    except KeyError:
+        close = difflib.get_close_matches(name.lower().replace("_", "-"), METHODS, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise SettingsError(f"There is no method {name!r}.{hint} Methods: {', '.join(METHODS)}.") from None
