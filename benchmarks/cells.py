@@ -1,0 +1,173 @@
+"""Cells: one method on one task under one seed, what identifies it, and how it is run. Knows nothing of other cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.splitting import sizes_of, split_task, splits_hash
+from benchmarks.tasks import load_task
+from mop.connect import connect, open_ledger
+from mop.evaluation import SystemScore, aevaluate
+from mop.lm.budget import Spend
+from mop.lm.ledger import Ledger
+from mop.mixture import Mixture
+from mop.optimization import Run, aoptimize, data_hash
+from mop.settings import Settings, make_settings
+from mop.sync import run
+
+#: Packages whose version can change a result.
+PACKAGES = ("mop", "numpy", "scikit-learn", "faiss-cpu", "sentence-transformers", "torch", "openai")
+#: Schema of a result line.
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one task under one seed.
+
+    ``options`` are the settings of the search that the user gave, and ``test`` the number of test examples if another
+    than the benchmark's was given. ``data`` is the SHA-256 of the task's files. ``key`` identifies the cell: whatever
+    can change its result, but neither the address of the endpoint nor how many calls are in flight.
+    """
+
+    task: str
+    method: str
+    seed: int
+    data: str
+    options: tuple[tuple[str, Any], ...] = ()
+    test: int | None = None
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (24 hex digits) of everything that identifies the cell."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:24]
+
+    def settings(self, place: Place) -> Settings:
+        """Return the settings of the search; the environment's MOP_* variables have no say in an experiment."""
+        given = {**dict(self.options), "method": self.method, "seed": self.seed}
+        if "budget" not in given:  # the caps are tokens or money alone
+            given["budget"] = f"{given.pop('tokens')} tokens" if "tokens" in given else f"{given.pop('usd')} USD"
+        where = {"base_url": place.base_url, "proposer_url": place.proposer_url, "concurrency": place.concurrency}
+        return make_settings({**given, **where}, environment={})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where cells are run: data folder, ledger, endpoint. Nothing here changes a result.
+
+    ``mixtures`` is a folder that keeps every learned mixture, if one is wanted.
+    """
+
+    data: str
+    ledger: str
+    base_url: str | None = None
+    proposer_url: str | None = None
+    concurrency: int | None = None
+    mixtures: str | None = None
+
+
+def run_cell(cell: Cell, place: Place) -> dict[str, Any]:
+    """Learn by the cell's method, score the result on the test examples, and return the line of results.
+
+    Everything that the ledger of ``place`` knows is taken from there, so an interrupted cell goes on where it was.
+    """
+    ledger = open_ledger(place.ledger)
+    try:
+        return run(_run(cell, place, ledger))
+    finally:
+        ledger.close()
+
+
+async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
+    import asyncio
+
+    task = await asyncio.to_thread(load_task, Path(place.data), cell.task)
+    splits = split_task(task, cell.seed, sizes_of(task, cell.test))
+    settings = cell.settings(place).model_copy(update={"metric": task.metric})
+    used, started = Run(), time.perf_counter()
+    mixture = await aoptimize(splits, settings, ledger=ledger, used=used)
+    learned = time.perf_counter()
+    client = connect(settings.model, ledger=ledger, base_url=place.base_url, concurrency=place.concurrency)
+    try:
+        result = await aevaluate(mixture, splits.test, client, generalist=False)
+    finally:
+        await client.aclose()
+    if place.mixtures is not None:
+        folder = Path(place.mixtures)
+        folder.mkdir(parents=True, exist_ok=True)
+        mixture.save(folder / f"{cell.key}.mop")
+    system = result.systems[0]
+    return {
+        "schema": SCHEMA,
+        "cell": cell.key,
+        "task": cell.task,
+        "method": cell.method,
+        "seed": cell.seed,
+        "options": dict(cell.options),
+        "metric": task.metric,
+        "data_sha256": cell.data,
+        "splits_sha256": {"learn": data_hash(splits), "test": splits_hash(splits.test)},
+        "sizes": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+        "score": system.accuracy,
+        "scores": [round(float(score), 6) for score in system.scores],
+        **_shape(mixture),
+        "search": {**_spent(used.spend), "seconds": round(learned - started, 2), "sent": used.sent},
+        "test": {**_tested(system), "seconds": round(time.perf_counter() - learned, 2)},
+        "settings": _settings(settings),
+        "versions": _versions(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _shape(mixture: Mixture) -> dict[str, Any]:
+    validation = mixture.report.get("generalist") or {}
+    return {
+        "experts": len(mixture),
+        "kept": mixture.kept,
+        "generalist_validation": validation.get("score"),
+        "encoder": mixture.encoder_record.identity,
+    }
+
+
+def _spent(spend: Spend) -> dict[str, Any]:
+    return {
+        "calls": spend.calls,
+        "prompt_tokens": spend.usage.prompt_tokens,
+        "completion_tokens": spend.usage.completion_tokens,
+        "usd": spend.usd,
+        "by_role": {
+            role: {
+                "calls": part.calls,
+                "prompt_tokens": part.usage.prompt_tokens,
+                "completion_tokens": part.usage.completion_tokens,
+            }
+            for role, part in sorted(spend.by_role.items())
+        },
+    }
+
+
+def _tested(system: SystemScore) -> dict[str, Any]:
+    return {
+        "calls": system.calls,
+        "prompt_tokens": system.usage.prompt_tokens,
+        "completion_tokens": system.usage.completion_tokens,
+    }
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    # Not the addresses: they may be private.
+    left_out = {"base_url", "proposer_url", "concurrency"}
+    return {name: value for name, value in settings.model_dump().items() if name not in left_out}
+
+
+def _versions() -> Mapping[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}

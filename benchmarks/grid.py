@@ -1,0 +1,174 @@
+"""Grid: every chosen method on every chosen task under every seed, each cell once and for all.
+
+The cells of one task run one after another in one worker, because they ask many of the same questions: what one of them
+has paid for, the next takes from the ledger. Tasks run side by side over joblib.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Cell, Place, run_cell
+from benchmarks.results import Results
+from benchmarks.tasks import choose_tasks, load_task
+from mop.errors import ModelUnavailable, MopError, SettingsError
+from mop.search.methods import PARTICULAR, get_method
+from mop.settings import make_settings
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A cell that could not be finished, and why."""
+
+    cell: Cell
+    error: str
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work: ``jobs`` processes on this machine, or the Dask cluster behind ``scheduler``."""
+
+    jobs: int = 1
+    scheduler: str | None = None
+
+
+def plan_cells(
+    data: Path,
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    options: Mapping[str, Any],
+    *,
+    test: int | None = None,
+) -> list[Cell]:
+    """Return the cells of a grid: task by task, and within a task seed by seed.
+
+    An option that a method doesn't heed, such as the number of experts, is no part of its cells.
+
+    Raises SettingsError or DataError for a task, method or option that can't be used, before anything is run.
+    """
+    for method in methods:
+        get_method(method)
+    given = _named(options)
+    cells = []
+    for task in choose_tasks(data, tasks):
+        digest = load_task(data, task).sha256
+        for seed in seeds:
+            for method in methods:
+                heeded = tuple(sorted((name, value) for name, value in given.items() if _heeds(method, name)))
+                cells.append(Cell(task, method, seed, digest, heeded, test))
+    return list(dict.fromkeys(cells))
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, and the model and the caps in any case, each in one spelling."""
+    given = {name: value for name, value in options.items() if value is not None}
+    # Whether a method heeds an option is seen to elsewhere; the default method heeds all of them.
+    settings = make_settings(given, environment={})
+    caps = {name: getattr(settings, name) for name in ("budget", "tokens", "usd")}
+    named = {**given, **caps, "model": settings.model}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _heeds(method: str, option: str) -> bool:
+    return option not in PARTICULAR or option in get_method(method).heeds
+
+
+def run_grid(cells: Sequence[Cell], place: Place, results: Results, workers: Workers) -> list[Failed]:
+    """Run the cells that ``results`` doesn't hold yet, and return those that could not be finished.
+
+    Raises ModelUnavailable if the endpoint is gone, because the other cells would fail as well.
+    """
+    from joblib import Parallel, delayed
+
+    finished = results.read()
+    chains: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.key not in finished:
+            chains.setdefault(cell.task, []).append(cell)
+    wanted = {cell.key for cell in cells}
+    with _progress(results, wanted), _backend(workers) as options:
+        failures = Parallel(**options)(delayed(run_chain)(chain, place, str(results.path)) for chain in chains.values())
+    return [failed for chain in failures for failed in chain]
+
+
+def run_chain(cells: Sequence[Cell], place: Place, results: str) -> list[Failed]:
+    """Run cells one after another in this process and add each to the result file as it is finished."""
+    failed = []
+    for cell in cells:
+        try:
+            Results(results).add(run_cell(cell, place))
+        except ModelUnavailable:
+            raise
+        except MopError as error:
+            failed.append(Failed(cell, str(error)))
+            print(f"{describe(cell)} failed: {error}", file=sys.stderr, flush=True)
+    return failed
+
+
+def describe(cell: Cell) -> str:
+    """Return a cell's name for people."""
+    return f"{cell.task} seed {cell.seed} {cell.method}"
+
+
+@contextmanager
+def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
+    """Yield joblib's options, with the cluster connected while they are in use."""
+    if workers.scheduler is None:
+        yield {"n_jobs": workers.jobs, "batch_size": 1}
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise SettingsError("Dask isn't installed; install mop[distributed].") from error
+    from joblib import parallel_config
+
+    with Client(workers.scheduler), parallel_config("dask"):
+        yield {"n_jobs": -1, "batch_size": 1}
+
+
+@contextmanager
+def _progress(results: Results, wanted: set[str]) -> Iterator[None]:
+    """Say on standard error what is finished, as lines appear in the result file, and about how long the rest takes.
+
+    The file is all that workers on several machines share, so it is what is watched.
+    """
+    known = wanted & set(results.read())
+    before, started, done = len(known), time.monotonic(), threading.Event()
+    print(f"{len(wanted)} cells, {before} of them finished before.", file=sys.stderr, flush=True)
+
+    def tell() -> None:
+        for key, record in results.read().items():
+            if key in wanted and key not in known:
+                known.add(key)
+                print(_line(record, len(known), before, len(wanted), started), file=sys.stderr, flush=True)
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            tell()
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        tell()
+
+
+def _line(record: Mapping[str, Any], now: int, before: int, total: int, started: float) -> str:
+    left = (time.monotonic() - started) / (now - before) * (total - now)
+    ahead = f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left" if now < total else ""
+    search, test = record["search"], record["test"]
+    return (
+        f"[{now}/{total}] {record['task']} seed {record['seed']} {record['method']}: {record['score']:.3f} "
+        f"({search['calls']} + {test['calls']} calls, {search['seconds'] + test['seconds']:.0f} s{ahead})"
+    )

@@ -1,0 +1,66 @@
+"""Results: one JSON line for each finished cell, in a file that several processes may append to.
+
+A process that is killed while it writes leaves half a line at most; it is cut off by the next one that appends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from mop.errors import DataError
+
+
+class Results:
+    """The result file; it is made with its folder when the first line is added."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = FileLock(f"{self.path}.lock")
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Return the finished cells by key. Raises DataError for a line that isn't a result.
+
+        The last line counts only if it is whole.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error}.") from error
+        found: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(_whole(content).split(b"\n")[:-1], start=1):
+            try:
+                record = json.loads(line)
+                found.setdefault(record["cell"], record)
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{self.path}, line {number} is no result of the grid ({type(error).__name__}: {error}). "
+                    "Remove the line, or name another file."
+                ) from error
+        return found
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append one finished cell, unless it is there; it is on disk when this returns."""
+        line = json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            if record["cell"] in self.read():
+                return
+            with self.path.open("ab") as file:
+                whole = len(_whole(self.path.read_bytes()))
+                file.truncate(whole)
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _whole(content: bytes) -> bytes:
+    """Return the content up to its last newline."""
+    return content[: content.rfind(b"\n") + 1]

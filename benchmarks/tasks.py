@@ -1,0 +1,185 @@
+"""Tasks: the public benchmarks, read from a data folder (layout: benchmarks/README.md). Knows nothing of methods.
+
+>>> metric_for("exact_match on the option letter", "reasoning", ["A"])
+'multiple_choice'
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mop.data import read_examples
+from mop.errors import DataError, SettingsError
+from mop.examples import Example
+from mop.metrics import METRICS
+
+INDEX = "tasks.json"
+#: First words of a metric's description in tasks.json, and the metric of mop that follows that definition.
+METRIC_NAMES = {
+    "exact_match": "exact_match",
+    "accuracy": "exact_match",
+    "f1": "token_f1",
+    "contains": "contains",
+    "exact_set": "exact_set",
+    "rougeL": "rouge_l",
+    "number_match": "numeric",
+    **{name: name for name in METRICS},
+}
+_ROLE = re.compile(r"\.(train|dev|valid|validation|test)\.")
+_OPTION = re.compile(r"\([A-Z]\)")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Row:
+    """An example, the group of rows that a split must not tear apart, and the worked solution if the file has one."""
+
+    example: Example
+    group: str
+    solution: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a benchmark: its metric, and its rows by role.
+
+    ``pool`` is what demos and validation examples come from. ``test`` is empty where the benchmark has no test file of
+    its own, and a part of the pool is set apart instead.
+    """
+
+    benchmark: str
+    name: str
+    metric: str
+    pool: tuple[Row, ...]
+    test: tuple[Row, ...]
+    sha256: str
+
+    @property
+    def id(self) -> str:
+        """Benchmark and name; unique in a data folder."""
+        return f"{self.benchmark}/{self.name}"
+
+
+def task_ids(data: Path) -> dict[str, Path]:
+    """Return the folder of each task (``benchmark/name``) under ``data``, sorted by name.
+
+    ``data`` holds a folder for each benchmark, or is the folder of one. Raises DataError if it is neither.
+    """
+    if not data.is_dir():
+        raise DataError(f"There is no data folder {data}. Its layout is described in benchmarks/README.md.")
+    folders = [data] if (data / INDEX).is_file() else sorted(path.parent for path in data.glob(f"*/{INDEX}"))
+    found = {f"{folder.resolve().name}/{name}": folder for folder in folders for name in read_index(folder)}
+    if not found:
+        raise DataError(f"No {INDEX} in {data} or in a folder of it; the layout is described in benchmarks/README.md.")
+    return dict(sorted(found.items()))
+
+
+def choose_tasks(data: Path, patterns: Sequence[str]) -> list[str]:
+    """Return the ids of the tasks that ``patterns`` name, in the order of the patterns, each once.
+
+    A pattern is a task's name or id, with ``*`` and ``?`` if several are meant: ``antonyms``, ``bbh/*``.
+    Raises SettingsError for a pattern without tasks and for a name that several benchmarks have.
+    """
+    known = task_ids(data)
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        place = slice(0, None) if "/" in pattern else slice(1, None)
+        found = [one for one in known if fnmatch.fnmatchcase("/".join(one.split("/", 1)[place]), pattern)]
+        if not found:
+            some = ", ".join(list(known)[:8])
+            raise SettingsError(f"No task in {data} is called {pattern!r}. There are {len(known)}: {some}, …")
+        if len(found) > 1 and not re.search(r"[*?[]", pattern):
+            raise SettingsError(f"{pattern!r} is in several benchmarks ({', '.join(found)}); name one in full.")
+        chosen.update(dict.fromkeys(found))
+    return list(chosen)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return what a benchmark's tasks.json says of each task. Raises DataError if it can't be read."""
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); it must be a JSON object of tasks.") from error
+    if not isinstance(index, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("files"), dict) and entry["files"] for entry in index.values()
+    ):
+        raise DataError(f'{path} must hold an object for each task, with "files" and "metric".')
+    return index
+
+
+def load_task(data: Path, task_id: str) -> Task:
+    """Read one task. Raises DataError for rows that can't be used and SettingsError for a metric that isn't there."""
+    folder = task_ids(data).get(task_id)
+    if folder is None:
+        raise SettingsError(f"There is no task {task_id} in {data}.")
+    benchmark, _, name = task_id.partition("/")
+    entry = read_index(folder)[name]
+    by_role: dict[str, list[Row]] = {}
+    digest = hashlib.sha256()
+    for file in sorted(entry["files"]):
+        found = _ROLE.search(file)
+        role = "" if found is None else found[1]
+        rows, content = _read(folder / file)
+        by_role.setdefault({"valid": "dev", "validation": "dev"}.get(role, role), []).extend(rows)
+        digest.update(f"{file}\0".encode() + hashlib.sha256(content).digest())
+    pool = by_role.get("train") or by_role.get("dev") or by_role.get("")
+    if not pool:
+        raise DataError(f"{task_id} has test files only, and so nothing to learn from.")
+    outputs = [output for row in pool for output in row.example.outputs[:1]]
+    metric = metric_for(str(entry.get("metric", "")), benchmark, outputs)
+    if metric == "numeric":
+        pool = [_with_solution(row) for row in pool]
+    return Task(benchmark, name, metric, tuple(pool), tuple(by_role.get("test", ())), digest.hexdigest())
+
+
+def metric_for(described: str, benchmark: str, outputs: Sequence[str]) -> str:
+    """Return the metric of mop that follows a benchmark's definition of its own.
+
+    BIG-Bench Hard extracts answers by type before it compares them: options, numbers, anything else. A task is of the
+    type that nine in ten of its answers have; some targets of the benchmark have slips.
+    """
+    first = described.split(maxsplit=1)[0] if described.strip() else ""
+    if "option letter" in described:
+        return "multiple_choice"
+    metric = METRIC_NAMES.get(first)
+    if metric is None:
+        raise SettingsError(
+            f"The metric {described!r} needs more than a comparison with accepted answers; the grid runs tasks whose "
+            f"metric begins with one of {', '.join(METRIC_NAMES)}."
+        )
+    if benchmark == "bbh" and metric == "exact_match":
+        for shape, kind in ((_OPTION, "multiple_choice"), (_NUMBER, "numeric")):
+            if sum(shape.fullmatch(output) is not None for output in outputs) >= 0.9 * len(outputs):
+                return kind
+    return metric
+
+
+def _read(path: Path) -> tuple[list[Row], bytes]:
+    examples = read_examples(path)
+    raw = path.read_bytes()
+    content = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+    records = [json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+    rows = []
+    for number, (example, record) in enumerate(zip(examples, records, strict=True)):
+        meta = record.get("meta") or {}
+        group = f"{path.name}:{meta.get('id', f'row {number}')}"
+        rows.append(Row(example, group, str(meta.get("solution", "")).strip()))
+    return rows, content
+
+
+def _with_solution(row: Row) -> Row:
+    """Put the worked solution first, so that demos show it and answers get room for one of their own."""
+    if not row.solution:
+        return row
+    example = row.example
+    worked = f"{row.solution}\n#### {example.output}"
+    return Row(Example(example.input, (worked, *example.outputs)), row.group)

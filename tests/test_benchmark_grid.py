@@ -1,0 +1,287 @@
+"""The grid as its user runs it: real processes, a real socket, killed and run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_endpoint import FakeEndpoint, Fault
+from simulated import nearest_demo_answer, task
+
+from benchmarks.__main__ import main
+from benchmarks.grid import plan_cells
+from benchmarks.results import Results
+from mop.errors import DataError, SettingsError
+
+ROOT = Path(__file__).parent.parent
+CONCURRENCY = 2
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with two tasks that are in no benchmark."""
+    folder = tmp_path_factory.mktemp("data") / "own"
+    folder.mkdir()
+    for name, seed in (("states", 0), ("things", 1)):
+        rows = [
+            {"input": one.input, "output": list(one.outputs), "meta": {"id": place}}
+            for place, one in enumerate(task(6, seed))
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    files = {name: {"files": {f"{name}.jsonl": 144}, "metric": "exact_match"} for name in ("states", "things")}
+    (folder / "tasks.json").write_text(json.dumps(files), encoding="utf-8")
+    return folder.parent
+
+
+def arguments(data: Path, endpoint: FakeEndpoint, out: Path, **options: Any) -> list[str]:
+    given = {
+        "data": data,
+        "tasks": "states,things",
+        "methods": "ape-random,mop-paper",
+        "seeds": "0,1",
+        "budget": 40,
+        "test": 10,
+        "model": "simulated",
+        "base_url": endpoint.base_url,
+        "encoder": f"endpoint:fake@{endpoint.base_url}",
+        "concurrency": CONCURRENCY,
+        "out": out,
+        **options,
+    }
+    return ["run", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"MOP_API_KEY": "key", "MOP_BUDGET": "7", "MOP_LEDGER": "/dev/null/nowhere"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *command],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(command: list[str]) -> str:
+    """Run a command to its end and return what it said on standard error."""
+    process = start(command)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def asked(endpoint: FakeEndpoint) -> Counter[str]:
+    """Return how often each chat call was sent."""
+    return Counter(json.dumps(body, sort_keys=True) for body in endpoint.bodies if "messages" in body)
+
+
+@dataclass
+class Outcome:
+    endpoint: FakeEndpoint
+    out: Path
+    said: str
+    twice: int
+    uninterrupted: Path
+    alone: Counter[str]
+
+
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    """A grid that was killed and run again, beside one that was left alone and had two processes."""
+    folder = tmp_path_factory.mktemp("killed")
+    with FakeEndpoint(nearest_demo_answer, latency=0.01) as endpoint:
+        command = arguments(data, endpoint, folder / "results.jsonl")
+        process = start(command)
+        results, deadline = Results(folder / "results.jsonl"), time.monotonic() + 60
+        while not results.read() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        at_first = sum(asked(endpoint).values())
+        while sum(asked(endpoint).values()) < at_first + 15 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert 0 < len(results.read()) < 8, "it was to be killed in the middle"
+        said = finish(command)
+        twice = sum(count - 1 for count in asked(endpoint).values())
+        before = asked(endpoint)
+        finish(arguments(data, endpoint, folder / "again.jsonl", jobs=2))
+        alone = asked(endpoint) - before
+        yield Outcome(endpoint, folder / "results.jsonl", said, twice, folder / "again.jsonl", alone)
+
+
+def test_a_killed_grid_has_the_same_cells_in_the_end(killed: Outcome) -> None:
+    cells, others = Results(killed.out).read(), Results(killed.uninterrupted).read()
+    assert len(cells) == 8
+    assert cells.keys() == others.keys()
+    for key, record in cells.items():
+        for name in ("score", "scores", "splits_sha256", "options", "versions", "experts"):
+            assert record[name] == others[key][name]
+        for name in ("calls", "prompt_tokens", "completion_tokens", "by_role"):
+            assert record["search"][name] == others[key]["search"][name]
+
+
+def test_no_call_is_sent_twice_but_those_that_were_in_flight(killed: Outcome) -> None:
+    assert killed.twice <= CONCURRENCY
+
+
+def test_the_tables_of_both_are_the_same_bytes(killed: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = []
+    for path in (killed.out, killed.uninterrupted):
+        assert main(["report", str(path), "--out", str(path.parent / path.stem)]) == 0
+        tables.append((path.parent / path.stem / "report.md").read_bytes())
+    assert tables[0] == tables[1]
+    assert b"| own/states | exact_match | 10 |" in tables[0]
+
+
+def test_finished_cells_are_not_run_again_and_the_rest_is_announced(killed: Outcome, data: Path) -> None:
+    assert "8 cells, " in killed.said.splitlines()[0]
+    assert not killed.said.startswith("8 cells, 0")
+    assert "[8/8]" in killed.said
+    assert "left" in killed.said
+    content, served = killed.out.read_bytes(), killed.endpoint.served
+    said = finish(arguments(data, killed.endpoint, killed.out))
+    assert said == "8 cells, 8 of them finished before.\n"
+    assert (killed.out.read_bytes(), killed.endpoint.served) == (content, served)
+
+
+def test_every_line_says_where_it_comes_from(killed: Outcome) -> None:
+    for record in Results(killed.out).read().values():
+        assert record["options"]["budget"] == 40, "MOP_BUDGET of the environment has no say"
+        assert record["search"]["calls"] <= 40
+        assert sum(part["calls"] for part in record["search"]["by_role"].values()) == record["search"]["calls"]
+        assert len(record["scores"]) == record["sizes"]["test"] == record["test"]["calls"] == 10
+        assert record["versions"]["mop"]
+        assert len(record["data_sha256"]) == 64
+        assert str(killed.endpoint.base_url) not in json.dumps(record["options"] | {"encoder": ""})
+
+
+def test_two_processes_send_no_call_twice_either(killed: Outcome) -> None:
+    assert max(killed.alone.values()) == 1
+
+
+def test_ctrl_c_ends_the_grid_at_once_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    with FakeEndpoint(nearest_demo_answer, latency=0.2) as endpoint:
+        process = start(arguments(data, endpoint, tmp_path / "results.jsonl"))
+        deadline = time.monotonic() + 60
+        while not asked(endpoint) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; the same command goes on where it was"
+    assert "Traceback" not in said
+
+
+def test_one_cell_that_fails_does_not_end_the_others(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MOP_API_KEY", "key")
+
+    def refuse_demos(_: int, body: dict[str, Any]) -> Fault | None:
+        long = any(message["role"] == "assistant" for message in body.get("messages", ()))
+        return Fault.error(400, "too long") if long else None
+
+    with FakeEndpoint(nearest_demo_answer, faults=refuse_demos) as endpoint:
+        given = {"methods": "random-demos,ape", "tasks": "states", "seeds": "0"}
+        command = arguments(data, endpoint, tmp_path / "results.jsonl", **given)
+        assert main(command) == 1
+    assert [record["method"] for record in Results(tmp_path / "results.jsonl").read().values()] == ["ape"]
+    assert "not finished: own/states seed 0 random-demos" in capsys.readouterr().err
+
+
+# --- the plan and the result file
+
+
+def cells(data: Path, **changes: Any) -> list[Any]:
+    given: dict[str, Any] = {"tasks": ["states"], "methods": ["ape"], "seeds": [0], "options": {"budget": "40"}}
+    test = changes.pop("test", None)
+    return plan_cells(data, **{**given, **changes}, test=test)
+
+
+def test_what_can_change_a_result_makes_another_cell(data: Path) -> None:
+    (cell,) = cells(data)
+    assert cell == cells(data, options={"budget": "40 calls"})[0]
+    changes: list[dict[str, Any]] = [
+        {"seeds": [1]},
+        {"methods": ["ape-random"]},
+        {"tasks": ["things"]},
+        {"options": {"budget": "41"}},
+        {"options": {"budget": "40", "model": "other"}},
+        {"options": {"budget": "40k tokens"}},
+        {"options": {"budget": "40", "max_demos": 3}},
+        {"test": 10},
+    ]
+    keys = {cells(data, **change)[0].key for change in changes}
+    assert len(keys | {cell.key}) == len(changes) + 1
+
+
+def test_a_setting_of_some_methods_is_no_part_of_the_others_cells(data: Path) -> None:
+    ape, paper = cells(data, methods=["ape", "mop-paper"], options={"experts": 4, "budget": "40"})
+    assert ape == cells(data)[0]
+    assert dict(paper.options)["experts"] == 4
+
+
+def test_the_data_is_part_of_what_a_cell_is(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for file in (data / "own").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    assert cells(tmp_path)[0].key == cells(data)[0].key
+    rows = (folder / "states.jsonl").read_text(encoding="utf-8")
+    (folder / "states.jsonl").write_text(rows.replace("monday", "tuesday"), encoding="utf-8")
+    assert cells(tmp_path)[0].key != cells(data)[0].key
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ["mop", "apee"]}, "no method 'apee'"),
+        ({"tasks": ["stats"]}, "No task in .* 'stats'"),
+        ({"options": {"budget": "many"}}, "budget 'many'"),
+        ({"options": {"max_demos": -1}}, "max_demos"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused_before_its_first_call(
+    data: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        cells(data, **change)
+
+
+def test_half_a_line_is_cut_off_and_a_cell_is_written_once(tmp_path: Path) -> None:
+    results = Results(tmp_path / "deep" / "results.jsonl")
+    results.add({"cell": "a", "score": 1})
+    with results.path.open("ab") as file:
+        file.write(b'{"cell": "b", "sco')
+    assert list(results.read()) == ["a"]
+    results.add({"cell": "c", "score": 0})
+    results.add({"cell": "a", "score": 0.5})
+    assert [json.loads(line) for line in results.path.read_text().splitlines()] == [
+        {"cell": "a", "score": 1},
+        {"cell": "c", "score": 0},
+    ]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"cell": "a"}\n{"cell"\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2 is no result"):
+        Results(path).read()
+    assert main(["report", str(path)]) == DataError.exit_code
+    assert "line 2" in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none.jsonl")]) == DataError.exit_code
+    assert "benchmarks run" in capsys.readouterr().err
