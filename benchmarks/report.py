@@ -49,7 +49,7 @@ def condition(record: Record) -> str:
 def label(record: Record) -> str:
     """Return the method with the options that are its own."""
     own = [f"{name}={record['options'][name]}" for name in PARTICULAR if name in record["options"]]
-    return record["method"] + (f" ({', '.join(own)})" if own else "")
+    return f"{record['method']} ({', '.join(own)})" if own else str(record["method"])
 
 
 def _section(name: str, records: Sequence[Record]) -> str:

@@ -50,7 +50,7 @@ def split_task(task: Task, seed: int, sizes: Sizes) -> Splits:
         pool = _drawn(task.pool, seed, task.id, "pool")
     else:
         rows = _drawn(task.pool, seed, task.id, "pool")
-        test, pool = _halves(rows, len(rows) // 2)
+        pool, test = _halves(rows, len(rows) // 2)
     tested = _distinct(test)[: sizes.test]
     # Against the whole test half, so that a smaller test moves no row into training.
     pool = _distinct(pool, taken={_key(row.example) for row in test})
