@@ -20,7 +20,7 @@ from benchmarks.grid import Workers, describe, plan_cells, run_grid
 from benchmarks.report import report
 from benchmarks.results import Results
 from benchmarks.tasks import task_ids
-from mop.errors import DataError, MopError
+from mop.errors import DataError, MopError, SettingsError
 from mop.search.methods import METHODS
 
 Value = TypeVar("Value")
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(given: argparse.Namespace) -> int:
     out = Path(given.out)
     if given.scheduler is not None and given.backend != "dask":
-        raise DataError("--scheduler is for --backend dask; give both.")
+        raise SettingsError("--scheduler is for --backend dask; give both.")
     if given.backend == "dask" and given.scheduler is None:
-        raise DataError("--backend dask needs --scheduler ADDRESS, such as tcp://10.0.0.1:8786.")
+        raise SettingsError("--backend dask needs --scheduler ADDRESS, such as tcp://10.0.0.1:8786.")
     options = {
         name: getattr(given, name)
         for name in ("model", "proposer", "encoder", "budget", "experts", "proposals", "max_demos", "prompt_tokens")

@@ -130,7 +130,13 @@ def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
         raise SettingsError("Dask isn't installed; install mop[distributed].") from error
     from joblib import parallel_config
 
-    with Client(workers.scheduler), parallel_config("dask"):
+    try:
+        client = Client(workers.scheduler)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"No Dask scheduler answers at {workers.scheduler} ({error}); start one with `dask scheduler`, and workers."
+        ) from error
+    with client, parallel_config("dask"):
         yield {"n_jobs": -1, "batch_size": 1}
 
 

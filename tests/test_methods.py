@@ -75,7 +75,7 @@ def learn(name: str, endpoint: FakeEndpoint, **options: Any) -> tuple[Learned, S
 
 
 @pytest.mark.parametrize("name", OPPONENTS)
-@pytest.mark.parametrize("calls", [20, 130])
+@pytest.mark.parametrize("calls", [20, 90])
 def test_a_method_keeps_to_its_budget_and_uses_most_of_it(name: str, calls: int) -> None:
     with FakeEndpoint(nearest_demo_answer) as endpoint:
         learned, _ = learn(name, endpoint, calls=calls)
@@ -184,7 +184,7 @@ def test_no_instruction_is_none_when_all_candidates_score_zero(name: str) -> Non
         return "Write the answer, please." if len(messages) == 1 else "never right"
 
     with FakeEndpoint(useless) as endpoint:
-        learned, _ = learn(name, endpoint, calls=90)
+        learned, _ = learn(name, endpoint, calls=30)
     for prompt in (learned.generalist, *(expert.prompt for expert in learned.experts)):
         assert "None" not in prompt.instruction
         assert prompt.instruction or prompt.demos
@@ -194,7 +194,7 @@ def test_no_instruction_is_none_when_all_candidates_score_zero(name: str) -> Non
 @pytest.mark.parametrize("name", OPPONENTS)
 def test_a_proposer_that_writes_nothing_usable_ends_no_run(name: str) -> None:
     with FakeEndpoint(lambda _: "") as endpoint:
-        learned, _ = learn(name, endpoint, calls=60)
+        learned, _ = learn(name, endpoint, calls=20)
     assert learned.generalist.instruction
 
 
