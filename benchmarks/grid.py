@@ -148,9 +148,14 @@ def _progress(results: Results, wanted: set[str]) -> Iterator[None]:
     """
     known = wanted & set(results.read())
     before, started, done = len(known), time.monotonic(), threading.Event()
+    size = results.size()
     print(f"{len(wanted)} cells, {before} of them finished before.", file=sys.stderr, flush=True)
 
     def tell() -> None:
+        nonlocal size
+        if (now := results.size()) == size:
+            return
+        size = now
         for key, record in results.read().items():
             if key in wanted and key not in known:
                 known.add(key)

@@ -23,6 +23,10 @@ class Results:
         self.path = Path(path)
         self._lock = FileLock(f"{self.path}.lock")
 
+    def size(self) -> int:
+        """Return the size of the file in bytes, 0 if it isn't there."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
     def read(self) -> dict[str, dict[str, Any]]:
         """Return the finished cells by key. Raises DataError for a line that isn't a result.
 

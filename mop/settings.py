@@ -184,9 +184,10 @@ def make_settings(
         return Settings.model_validate(merged)
     except ValidationError as error:
         problems = dict.fromkeys(
-            f"{name} = {merged.get(name)!r} ({origins.get(name, 'default')}): {problem['msg']}"
+            f"{name} = {merged.get(name)!r} ({origins.get(name, 'default')}): {reason}"
             for problem in error.errors()
             for name in [str(problem["loc"][0])]
+            for reason in [problem["msg"].removeprefix("Value error, ")]
         )
         raise SettingsError("Settings that cannot be used: " + "; ".join(problems) + ".") from None
 

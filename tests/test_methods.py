@@ -242,17 +242,24 @@ def test_the_block_layout_is_one_message_and_is_in_the_file() -> None:
 
 def optimized(endpoint: FakeEndpoint, used: Run | None = None, **options: Any) -> Mixture:
     settings = make_settings(
-        {"model": "simulated", "base_url": endpoint.base_url, "budget": 100, **options}, environment={}
+        {
+            "model": "simulated",
+            "base_url": endpoint.base_url,
+            "encoder": f"endpoint:fake@{endpoint.base_url}",
+            "budget": 60,
+            **options,
+        },
+        environment={},
     )
     return run(aoptimize(splits(), settings, ledger=Ledger.in_memory(), used=used))
 
 
 @pytest.mark.parametrize("name", ["ape-kcentroids", "mop-paper"])
-def test_a_method_by_name_gives_a_mixture_that_says_how_it_was_learned(name: str, encoder_path: Path) -> None:
+def test_a_method_by_name_gives_a_mixture_that_says_how_it_was_learned(name: str) -> None:
     used = Run()
     with FakeEndpoint(nearest_demo_answer) as endpoint:
         mixture = optimized(endpoint, used, method=name)
-        assert used.spend.calls == endpoint.served
+        assert used.spend.calls == sum("messages" in body for body in endpoint.bodies)
     assert mixture.provenance["method"] == name
     assert mixture.provenance["calls"] == used.spend.calls
     assert mixture.provenance["prompt_tokens"] > 0
@@ -299,15 +306,35 @@ def test_a_setting_that_a_method_cannot_follow_is_refused(method: str, option: d
     assert make_settings({"method": "ape", "experts": 1}, environment={}).experts == 1
 
 
-def test_the_command_line_learns_by_another_method(tmp_path: Path, encoder_path: Path) -> None:
+def test_the_command_line_learns_by_another_method_and_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"input": example.input, "output": example.output} for example in splits().train[:80]]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with FakeEndpoint(nearest_demo_answer) as endpoint:
-        command = ["optimize", str(data), "--method", "random-demos", "--model", "simulated", "--budget", "40"]
-        command += ["--base-url", endpoint.base_url, "--ledger", str(tmp_path / "ledger.sqlite"), "--quiet"]
-        assert main(command) == 0
-    assert load(tmp_path / "rows.mop").provenance["method"] == "random-demos"
+        command = ["optimize", str(data), "--method", "mop-paper", "--model", "simulated", "--budget", "40"]
+        command += ["--base-url", endpoint.base_url, "--encoder", f"endpoint:fake@{endpoint.base_url}"]
+        assert main([*command, "--ledger", str(tmp_path / "ledger.sqlite"), "--quiet"]) == 0
+    assert load(tmp_path / "rows.mop").provenance["method"] == "mop-paper"
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / "rows.mop")]) == 0
+    shown = capsys.readouterr().out
+    assert "method mop-paper" in shown
+    assert "largest gain" not in shown, "nothing was compared with one prompt"
+
+
+def test_an_estimate_for_another_method_names_no_stages_of_the_default_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    rows = [{"input": example.input, "output": example.output} for example in splits().train[:40]]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = ["estimate", str(data), "--budget", "60", "--model", "simulated", "--base-url", "http://127.0.0.1:1/v1"]
+    assert main([*command, "--method", "ape"]) == 0
+    shown = capsys.readouterr().out
+    assert "At most 60 calls" in shown
+    assert "to race" not in shown
 
 
 def test_the_given_instruction_takes_part() -> None:

@@ -75,7 +75,8 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
     used = {key: origin.get(key, "—") for key in ("created", "seed", "calls", "train", "validation", "mop")}
     count = plural(len(mixture), "expert") if len(mixture) > 1 else "one prompt"
     say(console, f"{path}: {count} for {mixture.model}", style="bold")
-    say(console, f"learned   {used['created']} by mop {used['mop']}, seed {used['seed']}, {used['calls']} calls")
+    by = f"mop {used['mop']}, method {origin.get('method', '—')}"
+    say(console, f"learned   {used['created']} by {by}, seed {used['seed']}, {used['calls']} calls")
     data = str(origin.get("data_sha256", ""))[:12]
     say(console, f"data      {used['train']} training, {used['validation']} validation examples, SHA-256 {data}…")
     say(console, f"metric    {mixture.metric}")
@@ -88,7 +89,8 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
         say(console, sentence)
     if len(mixture) > 1:
         own = [one for one in mixture.experts if not one.fallback]
-        best = max(own, key=lambda one: one.gain, default=None)
+        compared = [one for one in own if one.generalist_score is not None]
+        best = max(compared, key=lambda one: one.gain, default=None)
         say(
             console,
             f"{len(own)} of {len(mixture)} regions answer with a prompt of their own"

@@ -78,6 +78,8 @@ def regions_table(mixture: Mixture, width: int) -> Table:
         table.add_column("95 %", justify="right", no_wrap=True)
     table.add_column("", width=1)
     table.expand = True
+    # The published method never compares its experts with one prompt.
+    compared = any(expert.generalist_score is not None for expert in mixture.experts)
     for number, expert in enumerate(mixture.experts):
         table.add_row(
             str(number),
@@ -87,8 +89,8 @@ def regions_table(mixture: Mixture, width: int) -> Table:
             shorten(instruction(expert.prompt), 200),
             *([str(len(expert.prompt.demos))] if wide else []),
             UNKNOWN if expert.score is None else f"{expert.score:.2f}",
-            signed(expert.gain),
-            *([f"{signed(expert.gain_low)} {signed(expert.gain_high)}"] if wide else []),
+            signed(expert.gain) if compared else UNKNOWN,
+            *([f"{signed(expert.gain_low)} {signed(expert.gain_high)}" if compared else UNKNOWN] if wide else []),
             "↩" if expert.fallback else "",
             style="dim" if expert.fallback else None,
         )
