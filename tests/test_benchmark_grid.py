@@ -76,7 +76,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 def finish(command: list[str]) -> str:
     """Run a command to its end and return what it said on standard error."""
     process = start(command)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return said
 
@@ -103,7 +103,7 @@ def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Out
     with FakeEndpoint(nearest_demo_answer, latency=0.01) as endpoint:
         command = arguments(data, endpoint, folder / "results.jsonl")
         process = start(command)
-        results, deadline = Results(folder / "results.jsonl"), time.monotonic() + 60
+        results, deadline = Results(folder / "results.jsonl"), time.monotonic() + 120
         while not results.read() and time.monotonic() < deadline:
             time.sleep(0.005)
         at_first = sum(asked(endpoint).values())
@@ -186,7 +186,7 @@ def test_a_dask_cluster_of_two_workers_gives_the_same_table(killed: Outcome, dat
     before = asked(killed.endpoint)
     environment = os.environ | {"MOP_API_KEY": "key", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), *arguments(data, killed.endpoint, out)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert max((asked(killed.endpoint) - before).values()) == 1
     for path in (out, killed.uninterrupted):
@@ -206,11 +206,11 @@ def test_a_scheduler_without_its_backend_is_refused(
 def test_ctrl_c_ends_the_grid_at_once_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
     with FakeEndpoint(nearest_demo_answer, latency=0.2) as endpoint:
         process = start(arguments(data, endpoint, tmp_path / "results.jsonl"))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not asked(endpoint) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted; the same command goes on where it was"
     assert "Traceback" not in said
