@@ -164,6 +164,7 @@ async def aoptimize(
         token_budget=settings.prompt_tokens,
         confidence=settings.confidence,
         refit=settings.refit,
+        retrieved=settings.retrieved,
         listener=listener,
     )
     try:
@@ -180,6 +181,7 @@ async def aoptimize(
         generalist=learned.generalist,
         centroids=learned.centroids,
         projection=learned.projection,
+        retrieval=learned.retrieval,
         encoder_record=record,
         model=settings.model,
         decoding=decoding,
@@ -263,6 +265,7 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
                 "experts",
                 "max_demos",
                 "prompt_tokens",
+                "retrieved",
                 "confidence",
                 "refit",
             )
