@@ -91,6 +91,8 @@ def _demos_in(pairs: Sequence[tuple[str, str]]) -> tuple[Demo, ...]:
 
 
 def _prompt_out(prompt: Prompt) -> _Prompt:
+    if prompt.retrieved:
+        raise ValueError("a prompt shows demos that were retrieved for one query")
     return _Prompt(
         instruction=prompt.instruction,
         demos=_demos_out(prompt.demos),
