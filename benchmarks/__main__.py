@@ -47,7 +47,17 @@ def run_command(given: argparse.Namespace) -> int:
         raise SettingsError("--backend dask needs --scheduler ADDRESS, such as tcp://10.0.0.1:8786.")
     options = {
         name: getattr(given, name)
-        for name in ("model", "proposer", "encoder", "budget", "experts", "proposals", "max_demos", "prompt_tokens")
+        for name in (
+            "model",
+            "proposer",
+            "encoder",
+            "budget",
+            "experts",
+            "proposals",
+            "retrieved",
+            "max_demos",
+            "prompt_tokens",
+        )
     }
     cells = plan_cells(Path(given.data), given.tasks, given.methods, given.seeds, options, test=given.test)
     place = Place(
@@ -117,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--encoder")
     grid.add_argument("--experts", type=int, help="for the methods that learn several experts")
     grid.add_argument("--proposals", type=int)
+    grid.add_argument("--retrieved", type=int, help="for mop: most demos that a query gets after its expert's")
     grid.add_argument("--max-demos", type=int)
     grid.add_argument("--prompt-tokens", type=int)
     grid.add_argument("--test", type=int, help="most test examples [100]")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mop.connect import connect, open_ledger
 from mop.data import read_examples
-from mop.evaluation import aevaluate, single_prompter
+from mop.evaluation import aevaluate, retrieving_prompter, single_prompter
 from mop.examples import Example
 from mop.mixture import Mixture
 from mop.optimization import Run, aoptimize, prepare
@@ -45,6 +45,7 @@ async def main(arguments: argparse.Namespace) -> dict[str, object]:
         "refit": arguments.refit,
         "prompt_tokens": arguments.prompt_tokens,
         "max_demos": arguments.max_demos,
+        "retrieved": arguments.retrieved,
     }
     splits = prepare(train, seed=arguments.seed)
     learned: dict[str, Mixture] = {}
@@ -67,6 +68,9 @@ async def main(arguments: argparse.Namespace) -> dict[str, object]:
     systems = {
         "single": single_prompter(single.generalist),
         "zero-shot": single_prompter(Prompt(single.report["zero_shot"])),
+        **(
+            {} if mixture.retrieval is None else {"single, retrieving": retrieving_prompter(single.generalist, mixture)}
+        ),
         **({} if arguments.no_knn else {f"knn-{arguments.k}": nearest}),
     }
     client = connect(arguments.model, ledger=ledger, base_url=arguments.base_url)
@@ -98,6 +102,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=15)
     parser.add_argument("--prompt-tokens", type=int, default=600)
     parser.add_argument("--max-demos", type=int, default=20)
+    parser.add_argument("--retrieved", type=int, default=1)
     parser.add_argument("--no-knn", action="store_true")
     parser.add_argument("--refit", action="store_true")
     parser.add_argument("--ledger")

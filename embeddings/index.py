@@ -1,4 +1,4 @@
-"""RoutingIndex: which centroid is nearest to a query vector, and how clearly. An exact FAISS index."""
+"""Exact FAISS indexes: which centroid is nearest to a query vector, and how clearly; which demos are nearest."""
 
 from __future__ import annotations
 
@@ -41,3 +41,17 @@ class RoutingIndex:
         else:
             margin = distances[:, 1] - distances[:, 0]
         return Nearest(experts[:, 0].astype(np.intp), distances[:, 0], margin)
+
+
+class NeighbourIndex:
+    """Exact search for the nearest of many vectors."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._index = faiss.IndexFlatL2(vectors.shape[1])
+        self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+
+    def nearest(self, vectors: Vectors, count: int) -> NDArray[np.intp]:
+        """Return the positions of the ``count`` nearest (or all there are), nearest first, for each row."""
+        count = min(count, self._index.ntotal)
+        _, positions = self._index.search(np.ascontiguousarray(vectors, np.float32), count)
+        return np.asarray(positions, dtype=np.intp)

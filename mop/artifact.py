@@ -45,8 +45,11 @@ def to_bytes(mixture: Mixture) -> bytes:
     arrays = {"centroids": mixture.centroids, "probes": mixture.encoder_record.probes}
     if mixture.projection is not None:
         arrays["projection"] = mixture.projection
+    if mixture.retrieval is not None:
+        arrays["retrieved"] = mixture.retrieval.vectors
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-    _check_arrays(arrays, len(mixture.experts), "The mixture cannot be saved")
+    retrieved = 0 if mixture.retrieval is None else len(mixture.retrieval.demos)
+    _check_arrays(arrays, len(mixture.experts), retrieved, "The mixture cannot be saved")
     vectors = save_tensors(arrays)
     text = manifest_text(mixture, hashlib.sha256(vectors).hexdigest())
     if len(text) > MAX_MANIFEST_BYTES or len(text) + len(vectors) > MAX_UNPACKED_BYTES:
@@ -104,7 +107,8 @@ def from_bytes(content: bytes, name: str = "the mixture") -> Mixture:
     manifest = read_manifest(manifest_bytes, name)
     if hashlib.sha256(vector_bytes).hexdigest() != manifest.vectors_sha256:
         raise ArtifactError(f"{name}: the vectors don't belong to this mixture (hash differs). Copy the file again.")
-    return mixture_of(manifest, _arrays(vector_bytes, len(manifest.experts), name))
+    retrieved = 0 if manifest.retrieval is None else len(manifest.retrieval.demos)
+    return mixture_of(manifest, _arrays(vector_bytes, len(manifest.experts), retrieved, name))
 
 
 def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
@@ -147,7 +151,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return file.read(member.file_size + 1)
 
 
-def _arrays(content: bytes, experts: int, name: str) -> dict[str, Vectors]:
+def _arrays(content: bytes, experts: int, retrieved: int, name: str) -> dict[str, Vectors]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as load_tensors
 
@@ -155,27 +159,29 @@ def _arrays(content: bytes, experts: int, name: str) -> dict[str, Vectors]:
         arrays = load_tensors(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{name}: {VECTORS} is damaged ({error}).") from error
-    _check_arrays(arrays, experts, name)
+    _check_arrays(arrays, experts, retrieved, name)
     return arrays
 
 
-def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, name: str) -> None:
-    expected = {"centroids", "probes"}
+def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retrieved: int, name: str) -> None:
+    expected = {"centroids", "probes", *(["retrieved"] if retrieved else [])}
     if not expected <= set(arrays) <= {*expected, "projection"}:
         raise ArtifactError(f"{name}: {VECTORS} holds {sorted(arrays)}, expected {sorted(expected)}.")
     matrices = all(array.ndim == 2 and array.size and array.dtype == np.float32 for array in arrays.values())
-    if not matrices or not _fit(arrays["centroids"], arrays["probes"], arrays.get("projection"), experts):
+    if not matrices or not _fit(arrays, experts, retrieved):
         shapes = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
         raise ArtifactError(f"{name}: the vectors' shapes {shapes} don't fit its {experts} experts.")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ArtifactError(f"{name}: the vectors hold values that aren't finite numbers.")
 
 
-def _fit(centroids: Vectors, probes: Vectors, projection: Vectors | None, experts: int) -> bool:
+def _fit(arrays: Mapping[str, Vectors], experts: int, retrieved: int) -> bool:
+    probes, projection = arrays["probes"], arrays.get("projection")
     dimension = probes.shape[1]
     routed = dimension if projection is None else projection.shape[1]
     return (
-        centroids.shape == (experts, routed)
+        arrays["centroids"].shape == (experts, routed)
+        and (not retrieved or arrays["retrieved"].shape == (retrieved, routed))
         and len(probes) == len(PROBES)
         and (projection is None or len(projection) == dimension + 1)
     )

@@ -66,12 +66,13 @@ def estimate(settings: Settings, splits: Splits) -> Estimate:
 
     plan = make_plan(settings, splits)
     prompt, completion = call_tokens(settings, splits)
-    usage = Usage(plan.calls * prompt, 0, plan.calls * completion)
+    calls = plan.reachable
+    usage = Usage(calls * prompt, 0, calls * completion)
     prices = Prices()
     known = prices.find(settings.model) is not None
     return Estimate(
         plan,
-        plan.calls,
+        calls,
         usage.prompt_tokens,
         usage.completion_tokens,
         prices.cost(usage, settings.model) if known else None,

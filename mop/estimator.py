@@ -50,6 +50,7 @@ class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         concurrency: int = 8,
         max_demos: int = 20,
         prompt_tokens: int = 600,
+        retrieved: int = 1,
         refit: bool = False,
         seed: int = 0,
         ledger: Ledger | str | os.PathLike[str] | None = None,
@@ -65,6 +66,7 @@ class MixtureOfPrompts(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         self.concurrency = concurrency
         self.max_demos = max_demos
         self.prompt_tokens = prompt_tokens
+        self.retrieved = retrieved
         self.refit = refit
         self.seed = seed
         self.ledger = ledger

@@ -119,6 +119,24 @@ def single_prompter(prompt: Prompt) -> Prompter:
     return lambda queries: [prompt] * len(queries)
 
 
+def retrieving_prompter(prompt: Prompt, mixture: Mixture) -> Prompter:
+    """Return the prompter that answers with one prompt and the demos that ``mixture`` retrieves.
+
+    What it lacks beside ``mixture`` are the experts. Raises SettingsError if the mixture retrieves nothing.
+    """
+    retrieval = mixture.retrieval
+    if retrieval is None:
+        raise SettingsError("This mixture retrieves no demos; it was learned with retrieved = 0.")
+
+    def prompts(queries: Sequence[str]) -> list[Prompt]:
+        from mop.embeddings.projection import project
+
+        vectors = project(mixture.encoder.encode(list(queries)), mixture.projection)
+        return [prompt.retrieving(demos) for demos in retrieval.nearest(vectors)]
+
+    return prompts
+
+
 def evaluate(
     mixture: Mixture,
     examples: Sequence[Example],
@@ -186,8 +204,8 @@ async def _score(
     metric: Metric,
     on_reply: Callable[[str], None] | None,
 ) -> SystemScore:
-    first_use = {prompt: place for place, prompt in reversed(list(enumerate(prompts)))}
-    order = sorted(range(len(examples)), key=lambda place: (first_use[prompts[place]], place))
+    first_use = {prompt.prefix: place for place, prompt in reversed(list(enumerate(prompts)))}
+    order = sorted(range(len(examples)), key=lambda place: (first_use[prompts[place].prefix], place))
     requests = [mixture.decoding.request(client.model, prompts[i], examples[i].input) for i in order]
     tell = None if on_reply is None else lambda _place, _reply: on_reply(name)
     in_order = await client.complete_many(requests, tell)

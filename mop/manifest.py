@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,11 +17,13 @@ from mop.decoding import Decoding
 from mop.errors import ArtifactError
 from mop.mixture import EncoderRecord, Expert, Mixture
 from mop.prompts import Demo, Prompt
+from mop.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
 
-SCHEMA_VERSION = 1
+#: 2: mixtures that retrieve demos.
+SCHEMA_VERSION = 2
 
 
 class _Strict(BaseModel):
@@ -59,6 +61,11 @@ class _Encoder(_Strict):
     identity: str
 
 
+class _Retrieval(_Strict):
+    count: int = Field(ge=1)
+    demos: list[tuple[str, str]] = Field(min_length=1)
+
+
 class Manifest(_Strict):
     """Everything of a mixture but its vectors."""
 
@@ -70,20 +77,31 @@ class Manifest(_Strict):
     vectors_sha256: str
     generalist: _Prompt
     experts: list[_Expert] = Field(min_length=1)
+    retrieval: _Retrieval | None = None
     report: dict[str, Any]
     provenance: dict[str, Any]
 
 
+def _demos_out(demos: Sequence[Demo]) -> list[tuple[str, str]]:
+    return [(demo.input, demo.output) for demo in demos]
+
+
+def _demos_in(pairs: Sequence[tuple[str, str]]) -> tuple[Demo, ...]:
+    return tuple(Demo(*pair) for pair in pairs)
+
+
 def _prompt_out(prompt: Prompt) -> _Prompt:
+    if prompt.retrieved:
+        raise ValueError("a prompt shows demos that were retrieved for one query")
     return _Prompt(
         instruction=prompt.instruction,
-        demos=[(demo.input, demo.output) for demo in prompt.demos],
+        demos=_demos_out(prompt.demos),
         layout=prompt.layout,
     )
 
 
 def _prompt_in(record: _Prompt) -> Prompt:
-    return Prompt(record.instruction, tuple(Demo(*pair) for pair in record.demos), record.layout)
+    return Prompt(record.instruction, _demos_in(record.demos), record.layout)
 
 
 def _expert_out(expert: Expert) -> _Expert:
@@ -107,6 +125,14 @@ def _expert_in(record: _Expert) -> Expert:
     return Expert(prompt=_prompt_in(record.prompt), words=tuple(record.words), **fields)
 
 
+def _retrieval_out(retrieval: Retrieval | None) -> _Retrieval | None:
+    return None if retrieval is None else _Retrieval(count=retrieval.count, demos=_demos_out(retrieval.demos))
+
+
+def _retrieval_in(record: _Retrieval | None, arrays: Mapping[str, Vectors]) -> Retrieval | None:
+    return None if record is None else Retrieval(_demos_in(record.demos), arrays["retrieved"], record.count)
+
+
 def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
     """Return the text for ``mixture``; raises ArtifactError if it holds what JSON cannot."""
     try:
@@ -123,6 +149,7 @@ def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
             vectors_sha256=vectors_sha256,
             generalist=_prompt_out(mixture.generalist),
             experts=[_expert_out(expert) for expert in mixture.experts],
+            retrieval=_retrieval_out(mixture.retrieval),
             report=dict(mixture.report),
             provenance=dict(mixture.provenance),
         )
@@ -154,13 +181,14 @@ def read_manifest(content: bytes, name: str) -> Manifest:
 
 
 def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
-    """Return the mixture with these ``centroids``, ``probes`` and, if there is one, ``projection``."""
+    """Return the mixture with these ``centroids``, ``probes`` and, where it has them, ``projection``, ``retrieved``."""
     decoding = manifest.decoding
     return Mixture(
         experts=tuple(_expert_in(expert) for expert in manifest.experts),
         generalist=_prompt_in(manifest.generalist),
         centroids=arrays["centroids"],
         projection=arrays.get("projection"),
+        retrieval=_retrieval_in(manifest.retrieval, arrays),
         encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
         model=manifest.model,
         decoding=Decoding(decoding.max_tokens, tuple(decoding.stop), decoding.temperature),

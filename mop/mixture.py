@@ -16,7 +16,8 @@ import numpy as np
 
 from mop.decoding import Decoding
 from mop.errors import DataError, EncoderMismatch
-from mop.prompts import Prompt
+from mop.prompts import Demo, Prompt
+from mop.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
@@ -44,13 +45,15 @@ class Route:
     """Where a query goes.
 
     ``expert`` is the region's number, ``distance`` the squared Euclidean distance to its centroid, ``margin`` how
-    much farther the second nearest centroid is. ``fallback`` says that the generalist's prompt answers.
+    much farther the second nearest centroid is. ``fallback`` says that the generalist's prompt answers. ``retrieved``
+    are the demos nearest to the query, the nearest last, where the mixture retrieves any.
     """
 
     expert: int
     distance: float
     margin: float
     fallback: bool
+    retrieved: tuple[Demo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,9 @@ class Mixture:
     """Experts, their centroids, and the generalist that answers wherever no expert is better.
 
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
-    ``projection`` (see `mop.embeddings.projection`) where one was learned. ``report`` holds what
-    the search saw; ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
+    ``projection`` (see `mop.embeddings.projection`) where one was learned. ``retrieval`` says which demos a query
+    gets after those of its expert, if any. ``report`` holds what the search saw; ``provenance`` where the mixture comes
+    from (data hash, seed, versions, calls).
     """
 
     experts: tuple[Expert, ...]
@@ -110,6 +114,7 @@ class Mixture:
     decoding: Decoding
     metric: str
     projection: Vectors | None = None
+    retrieval: Retrieval | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -162,15 +167,19 @@ class Mixture:
         """Return the route of each row of ``vectors`` (queries that are encoded already)."""
         from mop.embeddings.projection import project
 
-        nearest = self._index.nearest(project(vectors, self.projection))
-        return [
-            Route(int(expert), float(distance), float(margin), self.experts[int(expert)].fallback)
-            for expert, distance, margin in zip(nearest.expert, nearest.distance, nearest.margin, strict=True)
-        ]
+        projected = project(vectors, self.projection)
+        nearest = self._index.nearest(projected)
+        retrieved = [()] * len(vectors) if self.retrieval is None else self.retrieval.nearest(projected)
+        routes = []
+        for position, expert in enumerate(map(int, nearest.expert)):
+            fallback = self.experts[expert].fallback
+            distance, margin = float(nearest.distance[position]), float(nearest.margin[position])
+            routes.append(Route(expert, distance, margin, fallback, () if fallback else retrieved[position]))
+        return routes
 
     def prompt_of(self, route: Route) -> Prompt:
         """Return the prompt that answers a query with this route."""
-        return self.generalist if route.fallback else self.experts[route.expert].prompt
+        return self.generalist if route.fallback else self.experts[route.expert].prompt.retrieving(route.retrieved)
 
     # -- answering
 

@@ -165,6 +165,7 @@ async def aoptimize(
         token_budget=settings.prompt_tokens,
         confidence=settings.confidence,
         refit=settings.refit,
+        retrieved=settings.retrieved,
         experts=settings.experts,
         proposals=settings.proposals,
         listener=listener,
@@ -183,6 +184,7 @@ async def aoptimize(
         generalist=learned.generalist,
         centroids=learned.centroids,
         projection=learned.projection,
+        retrieval=learned.retrieval,
         encoder_record=record,
         model=settings.model,
         decoding=decoding,
@@ -266,6 +268,7 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
                 "experts",
                 "max_demos",
                 "prompt_tokens",
+                "retrieved",
                 "confidence",
                 "refit",
             )

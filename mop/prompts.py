@@ -9,7 +9,8 @@ which prefix caches (a local KV cache, hosted prompt caching) then serve.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mop.examples import Example
@@ -53,27 +54,41 @@ class Demo:
 class Prompt:
     """An instruction and demos.
 
-    ``layout`` is ``"chat"`` (system message, demos as user/assistant turns) or ``"block"`` (everything in one user
-    message, as in the paper; arXiv 2407.00256).
+    ``retrieved`` demos were chosen for one query; they stand after all others, so that the `prefix` before them stays
+    the same for every query. ``layout`` is ``"chat"`` (system message, demos as user/assistant turns) or ``"block"``
+    (everything in one user message, as in the paper; arXiv 2407.00256).
     """
 
     instruction: str
     demos: tuple[Demo, ...] = ()
     layout: Layout = "chat"
+    retrieved: tuple[Demo, ...] = ()
+
+    @property
+    def prefix(self) -> Prompt:
+        """The prompt without retrieved demos: the part that caches serve."""
+        return replace(self, retrieved=()) if self.retrieved else self
+
+    def retrieving(self, demos: Sequence[Demo]) -> Prompt:
+        """Return this prompt with ``demos`` retrieved for one query.
+
+        One that the prompt shows anyway is shown again: what stands next to the query counts most.
+        """
+        return replace(self, retrieved=tuple(demos))
 
     def messages(self, query: str) -> tuple[Message, ...]:
-        """Return the chat messages that ask ``query``; all but the last depend on the prompt alone."""
+        """Return the chat messages that ask ``query``; what comes before the retrieved demos is always the same."""
         if self.layout == "block":
             return (("user", self._block(query)),)
         head: list[Message] = [("system", self.instruction)] if self.instruction else []
-        for demo in self.demos:
+        for demo in (*self.demos, *self.retrieved):
             head.append(("user", demo.input))
             head.append(("assistant", demo.output))
         return (*head, ("user", query))
 
     def _block(self, query: str) -> str:
         parts = [f"Instruction: {self.instruction}"] if self.instruction else []
-        parts += [f"Input: {demo.input}\nOutput: {demo.output}" for demo in self.demos]
+        parts += [f"Input: {demo.input}\nOutput: {demo.output}" for demo in (*self.demos, *self.retrieved)]
         return "\n\n".join([*parts, f"Input: {query}\nOutput:"])
 
     @property

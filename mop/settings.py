@@ -49,8 +49,10 @@ class Settings(BaseModel):
         base_url: Address of the endpoint of ``model``; None means OPENAI_BASE_URL, then OpenAI.
         proposer_url: Address of the endpoint of ``proposer``; None means ``base_url``.
         concurrency: Most calls in flight to an endpoint.
-        max_demos: Most demos in one prompt.
+        max_demos: Most demos in one prompt, beside retrieved ones.
         prompt_tokens: Most estimated tokens of the demos in one prompt.
+        retrieved: Most demos that an expert shows because they are nearest to the query, after its own. No cache serves
+            them; 0 keeps every prompt fixed.
         proposals: Number of instructions that the model writes at the start; None follows from the budget.
         confidence: One-sided confidence with which the mixture must beat its generalist to be shipped.
         refit: Choose the experts' demos anew from training and validation examples together once the search has ended.
@@ -75,6 +77,7 @@ class Settings(BaseModel):
     concurrency: int = Field(default=8, ge=1, le=1024)
     max_demos: int = Field(default=20, ge=0)
     prompt_tokens: int = Field(default=600, ge=0)
+    retrieved: int = Field(default=1, ge=0, le=100)
     proposals: int | None = Field(default=None, ge=0)
     confidence: float = Field(default=0.8, gt=0.5, lt=1)
     refit: bool = False
@@ -95,6 +98,7 @@ class Settings(BaseModel):
         "concurrency",
         "max_demos",
         "prompt_tokens",
+        "retrieved",
         "proposals",
         "confidence",
         "seed",

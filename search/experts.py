@@ -18,6 +18,7 @@ from mop.embeddings.projection import project
 from mop.embeddings.regions import Regions
 from mop.examples import Example
 from mop.prompts import Demo, Prompt
+from mop.retrieval import Retrieval
 from mop.search.demos import nearest_demos, one_for_each_answer
 from mop.search.race import Arm
 
@@ -31,7 +32,8 @@ class Recipe:
     bounds the demos in estimated tokens. Where answers form a closed set, ``answers`` says which of them the
     instruction lists (those that the expert shows, or all), and ``projected`` whether regions are found in
     the answers' projection of the embedding space (`mop.embeddings.projection`). ``stacked`` experts begin with the
-    generalist's demos and add their region's after them, so that all experts share one long prefix.
+    generalist's demos and add their region's after them, so that all experts share one long prefix. ``retrieved``
+    demos, those nearest to the query, follow the expert's own; they are the only ones that no cache can serve.
     """
 
     regions: int
@@ -41,11 +43,12 @@ class Recipe:
     answers: Literal["shown", "all"] = "shown"
     projected: bool = False
     stacked: bool = False
+    retrieved: int = 0
 
 
 @dataclass(frozen=True)
 class DemoPool:
-    """Labelled examples and their vectors, from which the demos of experts are taken."""
+    """Labelled examples and their vectors, from which demos are taken."""
 
     examples: tuple[Example, ...]
     vectors: Vectors
@@ -56,7 +59,7 @@ class Layout:
     """Regions with the demos of their experts; `prompt` adds an instruction.
 
     ``answers`` is the closed set of all answers or ``()``. ``projection`` is ``None`` or the matrix that vectors go
-    through before they are compared with the centroids.
+    through before they are compared with the centroids. ``retrieval`` is there if the recipe asks for it.
     """
 
     recipe: Recipe
@@ -65,6 +68,7 @@ class Layout:
     demos: tuple[tuple[Demo, ...], ...]
     answers: tuple[str, ...]
     head: tuple[Demo, ...] = ()
+    retrieval: Retrieval | None = None
 
     @classmethod
     def build(
@@ -84,11 +88,16 @@ class Layout:
             expert_demos(pool.examples, distances[:, region], assigned == region, recipe, closed=bool(answers))
             for region in range(len(regions))
         )
-        return cls(recipe, regions, projection, demos, answers, head if recipe.stacked else ())
+        retrieval = retrieval_from(pool, vectors, recipe.retrieved)
+        return cls(recipe, regions, projection, demos, answers, head if recipe.stacked else (), retrieval)
 
     def refitted(self, pool: DemoPool) -> Layout:
         """Return the layout with the same regions and demos chosen anew from a larger pool."""
         return Layout.build(self.recipe, self.regions, self.projection, pool, self.answers, self.head)
+
+    def retrieval_of(self, pool: DemoPool) -> Retrieval | None:
+        """Return what the layout retrieves, from another pool."""
+        return retrieval_from(pool, project(pool.vectors, self.projection), self.recipe.retrieved)
 
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the region of each row of ``vectors`` (as the encoder gives them)."""
@@ -106,7 +115,24 @@ class Layout:
     def arm(self, name: str, instruction: str, vectors: Vectors) -> Arm:
         """Return the arm that sends ``vectors`` (the validation examples) to this layout's experts."""
         prompts = [self.prompt(region, instruction) for region in range(len(self.regions))]
-        return Arm(name, tuple(prompts[region] for region in self.assign(vectors)))
+        return Arm(name, self.retrieving([prompts[region] for region in self.assign(vectors)], vectors))
+
+    def retrieving(self, prompts: Sequence[Prompt], vectors: Vectors) -> tuple[Prompt, ...]:
+        """Return the prompt of each row of ``vectors`` with the demos that the row retrieves."""
+        if self.retrieval is None:
+            return tuple(prompts)
+        retrieved = self.retrieval.nearest(project(vectors, self.projection))
+        return tuple(prompt.retrieving(demos) for prompt, demos in zip(prompts, retrieved, strict=True))
+
+
+def retrieval_from(pool: DemoPool, vectors: Vectors, count: int) -> Retrieval | None:
+    """Return the retrieval of ``count`` demos from ``pool``, whose projected ``vectors`` are given; None for 0."""
+    if not count:
+        return None
+    # The same message labelled twice would fill two places.
+    first = {Demo.of(example).input: position for position, example in reversed(list(enumerate(pool.examples)))}
+    kept = sorted(first.values())
+    return Retrieval(tuple(Demo.of(pool.examples[position]) for position in kept), vectors[kept], count)
 
 
 def with_answers(instruction: str, answers: Sequence[str]) -> str:

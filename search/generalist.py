@@ -12,15 +12,13 @@ from mop.prompts import Prompt
 from mop.search import proposers
 from mop.search.experts import with_answers
 from mop.search.judging import Judging, race_report
-from mop.search.plan import CALLS_PER_ARM
+from mop.search.plan import CALLS_PER_ARM, CROSSED_ARMS
 from mop.search.proposers import Candidate
 from mop.search.race import Arm
 from mop.search.singles import SinglePrompt, crossed_prompts, single_prompts
 
 #: Used when the user gives no instruction of their own.
 DEFAULT_INSTRUCTION = "Answer as the examples do. Give the answer only."
-#: Most arms of the race in which the best instructions meet the best demos.
-CROSSED_ARMS = 8
 
 
 @dataclass(frozen=True)

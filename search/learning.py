@@ -14,6 +14,7 @@ from mop.embeddings.encoders import Vectors
 from mop.lm.client import ModelClient
 from mop.mixture import Expert
 from mop.prompts import Prompt
+from mop.retrieval import Retrieval
 from mop.search.plan import Plan
 from mop.search.problem import Problem
 from mop.search.trials import Trials
@@ -45,7 +46,8 @@ class Session:
 
     ``proposer`` is the client of the model that writes instructions; ``trials`` executes prompts. ``token_budget`` and
     ``max_demos`` bound the demos of one prompt, single or expert. ``refit``: choose the final demos from training
-    and validation examples together. ``experts`` and ``proposals`` are the numbers that the user fixed, if any.
+    and validation examples together. ``retrieved``: most demos that an expert's prompt may retrieve for a query.
+    ``experts`` and ``proposals`` are the numbers that the user fixed, if any.
     """
 
     problem: Problem
@@ -56,6 +58,7 @@ class Session:
     token_budget: int = 600
     confidence: float = 0.8
     refit: bool = False
+    retrieved: int = 1
     experts: int | None = None
     proposals: int | None = None
     listener: Listener = field(default_factory=Silence)
@@ -74,3 +77,4 @@ class Learned:
     centroids: Vectors
     projection: Vectors | None
     report: Mapping[str, Any]
+    retrieval: Retrieval | None = None

@@ -39,7 +39,7 @@ class Method:
 
 
 #: Settings of `mop.settings.Settings` that not every method can follow.
-PARTICULAR = ("experts", "proposals", "confidence", "refit")
+PARTICULAR = ("experts", "proposals", "retrieved", "confidence", "refit")
 
 _PROPOSES = frozenset({"proposals"})
 _BASELINES = "mop.search.baselines"

@@ -100,17 +100,19 @@ class _Search:
 
     def _recipes(self, *, projected: bool, stacked: bool) -> Iterator[Recipe]:
         """Yield the recipes worth trying, the most promising first (benchmarks/LOG.md has why)."""
-        demos, tokens = self.session.max_demos, self.session.token_budget
+        demos, tokens, retrieved = self.session.max_demos, self.session.token_budget, self.session.retrieved
         lent = demos * 3 // 10
         for count in self.plan.region_counts:
+            if retrieved:
+                yield Recipe(count, demos, 0, tokens, retrieved=retrieved)
             if stacked:
-                yield Recipe(count, demos, 0, tokens, answers="all", projected=projected, stacked=True)
-            if projected:
-                yield Recipe(count, demos - lent, lent, tokens, projected=True)
+                yield Recipe(count, demos, 0, tokens, "all", projected, stacked=True, retrieved=retrieved)
             yield Recipe(count, demos, 0, tokens)
+            if projected:
+                yield Recipe(count, demos - lent, lent, tokens, projected=True, retrieved=retrieved)
         if self.problem.answers:
             for count in self.plan.region_counts:
-                yield Recipe(count, demos - lent, lent, tokens, answers="all", projected=projected)
+                yield Recipe(count, demos - lent, lent, tokens, "all", projected, retrieved=retrieved)
 
     def _regions(self, count: int, projection: NDArray[np.float32] | None) -> Regions:
         return find_regions(
@@ -145,7 +147,8 @@ class _Search:
             for candidate in await self._propose_for(region, layout, shared[0], shown, best.scores):
                 row = np.full(len(problem.validation), np.nan)
                 prompt = layout.prompt(region, candidate.instruction)
-                row[members] = await self.judging.score([(prompt, i) for i in members])
+                prompts = layout.retrieving([prompt] * len(members), problem.validation_vectors[members])
+                row[members] = await self.judging.score(list(zip(prompts, members, strict=True)))
                 candidates.append(candidate)
                 rows.append(row)
         table = np.vstack(rows)
@@ -163,9 +166,12 @@ class _Search:
     ) -> list[Candidate]:
         """Ask for two instructions for a region: from failures among ``shown``, and from what its demos don't show."""
         problem = self.problem
-        prompt = layout.prompt(region, incumbent.instruction)
         wrong = [i for i in shown if scores[i] < 0.5][:4]
-        answers = await self.session.trials.answers([(prompt, problem.validation[i]) for i in wrong])
+        prompt = layout.prompt(region, incumbent.instruction)
+        prompts = layout.retrieving([prompt] * len(wrong), problem.validation_vectors[wrong])
+        answers = await self.session.trials.answers(
+            [(prompt, problem.validation[i]) for prompt, i in zip(prompts, wrong, strict=True)]
+        )
         failures = [Failure(problem.validation[i], answer) for i, answer in zip(wrong, answers, strict=True)]
         outside = layout.assign(problem.train_vectors) != region
         complement = [example for example, out in zip(problem.train, outside, strict=True) if out]
@@ -241,7 +247,14 @@ class _Search:
                 )
             )
         return Learned(
-            experts, found.single.prompt, found.zero_shot, layout.regions.centroids, layout.projection, report
+            experts=experts,
+            generalist=found.single.prompt,
+            zero_shot=found.zero_shot,
+            centroids=layout.regions.centroids,
+            projection=layout.projection,
+            report=report,
+            # The scores were made without validation examples among the demos to retrieve; a query may have them all.
+            retrieval=layout.retrieval_of(self._everything()),
         )
 
     def _everything(self) -> DemoPool:
@@ -257,6 +270,7 @@ def _same(one: Layout, other: Layout) -> bool:
         one.demos == other.demos
         and one.head == other.head
         and one.recipe.answers == other.recipe.answers
+        and one.recipe.retrieved == other.recipe.retrieved
         and np.array_equal(one.regions.centroids, other.regions.centroids)
     )
 
@@ -266,7 +280,8 @@ def _layout_name(layout: Layout) -> str:
     stacked = " on the generalist's demos" if layout.head else ""
     borrowed = f", {layout.recipe.borrowed} demos borrowed" if layout.answers and layout.recipe.borrowed else ""
     listed = f", {layout.recipe.answers} answers listed" if layout.answers else ""
-    return f"{len(layout.regions)} experts {space}{stacked}{borrowed}{listed}"
+    retrieved = f", {layout.recipe.retrieved} retrieved" if layout.retrieval else ""
+    return f"{len(layout.regions)} experts {space}{stacked}{borrowed}{retrieved}{listed}"
 
 
 def _gate_report(

@@ -17,6 +17,8 @@ EXAMPLES_PER_REGION = 12
 MAX_REGIONS = 64
 #: A race has one arm for this many calls, so that its first rung sees six examples or more and not a lucky three.
 CALLS_PER_ARM = 25
+#: Most arms of the race in which the best instructions meet the best demos.
+CROSSED_ARMS = 8
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Plan:
     layout_arms: int
     layout_calls: int
     validation: int
+
+    @property
+    def reachable(self) -> int:
+        """Calls that the stages can use at most: with few validation examples, races end before their calls do."""
+        arms = self.single_arms + (CROSSED_ARMS if self.crossing_calls else 0) + self.layout_arms
+        calls = self.proposals + arms * self.validation
+        if self.layout_arms:
+            # Every shared instruction everywhere, then two more for each region, judged on half of its examples.
+            calls += self.proposals * self.validation + 2 * max(self.region_counts) + self.validation
+        return min(self.calls, calls)
 
     @classmethod
     def of(

@@ -1,6 +1,6 @@
 """Trials: one prompt on one example, scored. The only place of the search that calls the model to execute.
 
-Trials of one prompt are sent together, so that prefix caches serve all but the first; a trial that the run has
+Trials of one prefix are sent together, so that prefix caches serve all but the first; a trial that the run has
 already seen is neither sent nor charged again.
 """
 
@@ -47,11 +47,11 @@ class Trials:
         return [self._known[trial][1] for trial in trials]
 
     async def _run(self, trials: Sequence[Trial]) -> None:
-        by_prompt: dict[Prompt, list[Trial]] = {}
+        by_prefix: dict[Prompt, list[Trial]] = {}
         for trial in dict.fromkeys(trials):
             if trial not in self._known:
-                by_prompt.setdefault(trial[0], []).append(trial)
-        pending = [trial for group in by_prompt.values() for trial in group]
+                by_prefix.setdefault(trial[0].prefix, []).append(trial)
+        pending = [trial for group in by_prefix.values() for trial in group]
         requests = [self._decoding.request(self._client.model, prompt, example.input) for prompt, example in pending]
         replies = await self._client.complete_many(requests)
         for trial, reply in zip(pending, replies, strict=True):

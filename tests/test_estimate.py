@@ -9,6 +9,7 @@ from simulated import splits
 
 from mop.errors import BudgetExceeded, UnknownPrice
 from mop.estimate import PLANNED_SHARE, affordable_calls, call_tokens, estimate
+from mop.examples import Splits
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
 from mop.prompts import Demo, Prompt, estimate_tokens
@@ -90,3 +91,10 @@ def test_money_does_not_limit_a_model_that_costs_nothing() -> None:
 def test_a_budget_that_compares_nothing_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(BudgetExceeded, match="at least 20"):
         estimate(settings(budget=5), SPLITS)
+
+
+def test_few_validation_examples_bound_what_a_large_budget_can_use() -> None:
+    few = Splits(SPLITS.train[:40], SPLITS.validation[:8], ())
+    found = estimate(settings(budget=5000), few)
+    assert found.plan.calls == 5000
+    assert found.calls < 1000

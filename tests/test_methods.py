@@ -298,7 +298,12 @@ def test_an_unknown_method_is_named_with_the_nearest_known_one() -> None:
 
 @pytest.mark.parametrize(
     ("method", "option"),
-    [("ape", {"experts": 4}), ("mop-paper", {"refit": True}), ("random-demos", {"proposals": 3})],
+    [
+        ("ape", {"experts": 4}),
+        ("mop-paper", {"refit": True}),
+        ("ape", {"retrieved": 2}),
+        ("random-demos", {"proposals": 3}),
+    ],
 )
 def test_a_setting_that_a_method_cannot_follow_is_refused(method: str, option: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=f"{method} takes no notice of {next(iter(option))}"):

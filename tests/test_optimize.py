@@ -215,3 +215,16 @@ def test_rows_marked_as_test_rows_never_become_demos() -> None:
     assert len(prepared.train) == 30
     assert len(prepared.test) == 10
     assert not {one.input for one in prepared.test} & {one.input for one in prepared.train}
+
+
+def test_a_run_on_few_examples_uses_no_more_calls_than_estimated() -> None:
+    from mop.estimate import estimate
+    from mop.examples import Splits
+
+    whole, used = splits(), Run()
+    few = Splits(whole.train[:60], whole.validation[:24], ())
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        options = {"model": "simulated", "base_url": endpoint.base_url, "budget": 3000, "prompt_tokens": 200}
+        settings = make_settings(options)
+        run(aoptimize(few, settings, ledger=Ledger.in_memory(), used=used))
+    assert used.spend.calls <= estimate(settings, few).calls < 3000

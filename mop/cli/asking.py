@@ -118,4 +118,5 @@ def _row(mixture: Mixture, query: str, one: Route) -> dict[str, Any]:
         "margin": one.margin if one.margin < float("inf") else None,
         "fallback": bool(one.fallback),
         "words": list(mixture.experts[one.expert].words),
+        "retrieved": [asdict(demo) for demo in one.retrieved],
     }

@@ -144,5 +144,7 @@ class SearchOptions(QuickstartOptions):
     """Most money of the search in USD, besides the budget."""
     proposals: int | None = None
     """Number of instructions that the model writes at the start [default: follows from the budget]."""
+    retrieved: int | None = None
+    """Most demos retrieved for each query, after an expert's own; 0 keeps every prompt fixed [default: 1]."""
     refit: bool | None = None
     """Choose the final demos from training and validation examples together [default: no]."""

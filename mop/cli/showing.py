@@ -68,6 +68,9 @@ def _draw_prompt(console: Console, mixture: Mixture, number: int | None, prompt:
         say(console, f"Expert {number} ({words(expert)}) {note}. Instruction by: {expert.proposer}", style="dim")
         console.print()
     print_prompt(console, prompt)
+    if number is not None and (retrieval := mixture.retrieval) is not None and not mixture.experts[number].fallback:
+        nearest = plural(retrieval.count, "demo")
+        say(console, f"Right before the query come the {nearest} nearest to it; `mop route` prints them.", style="dim")
 
 
 def _draw(console: Console, path: Path, mixture: Mixture) -> None:
@@ -85,6 +88,9 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
     length = f"{plural(len(prompt.demos), 'demo')}, about {plural(prompt.tokens, 'token')}"
     say(console, f"fallback  the generalist: {length}")
     say(console, f"          {shorten(prompt.instruction, 300)}")
+    if (retrieval := mixture.retrieval) is not None:
+        shown = f"the {plural(retrieval.count, 'demo')} nearest to the query, of {len(retrieval.demos)}"
+        say(console, f"retrieved {shown}, after an expert's own")
     for sentence in [*validated(mixture), *_cost(mixture)]:
         say(console, sentence)
     if len(mixture) > 1:
@@ -116,6 +122,8 @@ def _cost(mixture: Mixture) -> list[str]:
     demos = [demo for prompt in prompts for demo in prompt.demos]
     query = round(fmean(estimate_tokens(demo.input) for demo in demos)) if demos else 50
     answer = round(fmean(estimate_tokens(demo.output) for demo in demos)) if demos else mixture.decoding.max_tokens
+    if (retrieval := mixture.retrieval) is not None:
+        query += round(retrieval.count * fmean(demo.tokens for demo in retrieval.demos))
     usage = Usage(1000 * (prefix + query), 1000 * prefix, 1000 * answer)
     cached, plain = prices.cost(usage, mixture.model), prices.cost_without_cache(usage, mixture.model)
     return [

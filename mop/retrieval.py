@@ -1,0 +1,41 @@
+"""Retrieval: the few labelled examples nearest to a query, shown right before it. Knows nothing of regions or models.
+
+An expert's own demos are fixed and stand in a prefix that caches serve; retrieved demos come after it and cost fresh
+tokens, so there are one or two of them, not fifteen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mop.prompts import Demo
+
+if TYPE_CHECKING:
+    from mop.embeddings.encoders import Vectors
+    from mop.embeddings.index import NeighbourIndex
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """Demos to retrieve from, and how many of them a query gets.
+
+    ``vectors`` is float32 with shape (demos, components), in the space in which queries are routed (the encoder's, or
+    that of the mixture's projection).
+    """
+
+    demos: tuple[Demo, ...]
+    vectors: Vectors
+    count: int
+
+    @cached_property
+    def _index(self) -> NeighbourIndex:
+        from mop.embeddings.index import NeighbourIndex
+
+        return NeighbourIndex(self.vectors)
+
+    def nearest(self, vectors: Vectors) -> list[tuple[Demo, ...]]:
+        """Return the demos of each row of ``vectors``, shape (queries, components); the nearest one is the last."""
+        found = self._index.nearest(vectors, self.count)
+        return [tuple(self.demos[int(position)] for position in row[::-1]) for row in found]
