@@ -103,13 +103,15 @@ class _Search:
         demos, tokens, retrieved = self.session.max_demos, self.session.token_budget, self.session.retrieved
         lent = demos * 3 // 10
         for count in self.plan.region_counts:
+            if projected:
+                yield Recipe(count, demos, 0, tokens, projected=True, retrieved=retrieved)
             if retrieved:
                 yield Recipe(count, demos, 0, tokens, retrieved=retrieved)
             if stacked:
                 yield Recipe(count, demos, 0, tokens, "all", projected, stacked=True, retrieved=retrieved)
-            yield Recipe(count, demos, 0, tokens)
             if projected:
                 yield Recipe(count, demos - lent, lent, tokens, projected=True, retrieved=retrieved)
+            yield Recipe(count, demos, 0, tokens)
         if self.problem.answers:
             for count in self.plan.region_counts:
                 yield Recipe(count, demos - lent, lent, tokens, "all", projected, retrieved=retrieved)
