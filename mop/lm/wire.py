@@ -70,7 +70,7 @@ def read_chat(answer: Any, request: Request) -> Reply:
     return Reply(
         text=_storable(text),
         usage=_usage(answer, request, text),
-        finish_reason=reason[:64] if isinstance(reason, str) else "unknown",
+        finish_reason=_storable(reason)[:64] if isinstance(reason, str) else "unknown",
         key=request.key,
         from_ledger=False,
         seconds=0.0,
