@@ -69,7 +69,11 @@ def stats(
             table.add_column(title, justify="right", no_wrap=True)
         for one in (*lines, *whole):
             usage = one.total.usage
-            cells = [clean(value) or UNKNOWN for value in one.group] if one.group or not by else ["all", *[""] * (len(by) - 1)]
+            cells = (
+                [clean(value) or UNKNOWN for value in one.group]
+                if one.group or not by
+                else ["all", *[""] * (len(by) - 1)]
+            )
             numbers = (one.total.calls, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
             seconds = f"{one.total.seconds:,.0f}"
             style = None if one in lines else "bold"
@@ -279,7 +283,9 @@ def _write(target: Path, lines: Iterator[str]) -> int:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise LedgerError(f"The calls cannot be written to {target} ({error}); make room or name another file.") from error
+        raise LedgerError(
+            f"The calls cannot be written to {target} ({error}); make room or name another file."
+        ) from error
     return count
 
 

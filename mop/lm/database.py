@@ -22,6 +22,7 @@ from sqlalchemy.pool import StaticPool
 
 from mop.errors import LedgerError
 from mop.lm import migrations
+from mop.lm.tables import SCHEMA
 
 #: A SQLite file is longer than its header.
 HEADER_BYTES = 100
@@ -59,7 +60,7 @@ class Database:
             with self.transaction(write=new) as connection:
                 if new:
                     migrations.create(connection)
-                current = migrations.version_of(connection) == str(migrations.SCHEMA)
+                current = migrations.version_of(connection) == str(SCHEMA)
             if not current:
                 with self.transaction(write=True) as connection:
                     migrations.upgrade(connection, name)
@@ -88,7 +89,7 @@ class Database:
             )
         if empty:
             raise LedgerError(
-                f"The ledger {str(file)!r} holds next to nothing: it was cut off, or never was a ledger. Restore it from a "
+                f"The ledger {str(file)!r} holds next to nothing: it was cut off, or never was one. Restore it from a "
                 f"copy, run `mop ledger repair {file}` if {wal.name} is there, or delete it to begin a new one."
             )
         if not there:

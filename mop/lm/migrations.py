@@ -50,7 +50,11 @@ def upgrade(connection: sa.Connection, name: str) -> None:
 
 
 def _to_2(connection: sa.Connection) -> None:
-    for column in ("calls ADD COLUMN run VARCHAR(64)", "calls ADD COLUMN crc BIGINT", "embeddings ADD COLUMN crc BIGINT"):
+    for column in (
+        "calls ADD COLUMN run VARCHAR(64)",
+        "calls ADD COLUMN crc BIGINT",
+        "embeddings ADD COLUMN crc BIGINT",
+    ):
         connection.exec_driver_sql(f"ALTER TABLE {column}")
     connection.execute(CreateIndex(BILL, if_not_exists=True))
 

@@ -114,8 +114,9 @@ def _save(target: Path, content: bytes, log: bytes, name: str) -> tuple[int, int
                 batches[table].clear()
 
         for row in pages.rows(content, log):
-            if len(row) == 2 and row[0] == "schema" and str(row[1]).isdigit() and int(str(row[1])) > SCHEMA:
-                raise LedgerError(f"The ledger {name!r} is of schema version {row[1]}: upgrade mop, then repair it.")
+            match row:
+                case ("schema", str() as version) if version.isdigit() and int(version) > SCHEMA:
+                    raise LedgerError(f"The ledger {name!r} has schema version {version}: upgrade mop to repair it.")
             table = _table_of(row)
             if table is None:
                 continue
@@ -138,7 +139,8 @@ def _save(target: Path, content: bytes, log: bytes, name: str) -> tuple[int, int
 def _table_of(row: pages.Row) -> sa.Table | None:
     if _CALL_1 <= len(row) <= len(_CALL):
         return CALLS
-    return EMBEDDINGS if _VECTOR_1 <= len(row) <= len(_VECTOR) else None
+    # The rows that describe the tables are as long as a vector's.
+    return EMBEDDINGS if _VECTOR_1 <= len(row) <= len(_VECTOR) and isinstance(row[3], bytes) else None
 
 
 def _call(row: pages.Row) -> dict[str, Any] | None:
@@ -146,7 +148,9 @@ def _call(row: pages.Row) -> dict[str, Any] | None:
     typed = (
         all(isinstance(values[name], str) for name in _TEXTS)
         and all(isinstance(values[name], int) for name in _COUNTS)
-        and all(isinstance(values[name], int | float) and math.isfinite(values[name]) for name in ("seconds", "created_at"))
+        and all(
+            isinstance(values[name], int | float) and math.isfinite(values[name]) for name in ("seconds", "created_at")
+        )
         and isinstance(values["run"], str | None)
     )
     if not typed or hashlib.sha256(values["request"].encode()).hexdigest() != values["key"]:
