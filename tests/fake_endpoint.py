@@ -5,7 +5,9 @@
 True
 
 Without ``answer`` the text is a hash of the messages, so equal questions get equal answers. ``python -m
-tests.fake_endpoint --latency 0.05`` serves in a process of its own and prints its base URL first.
+tests.fake_endpoint --latency 0.05`` serves in a process of its own and prints its base URL first; ``--answer
+simulated`` answers as `tests.simulated` does, ``--journal FILE`` writes a line for each chat as it arrives and as it is
+answered, ``--rate`` and ``--burst`` refuse what a token bucket doesn't allow.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import argparse
 import asyncio
 import hashlib
 import json
+import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +52,39 @@ class Fault:
         return cls(raw=json.dumps(value).encode())
 
 
+def fingerprint(body: dict[str, Any]) -> str:
+    """Return what tells one question from another: a hash of the messages and the fields that shape the answer."""
+    messages = [[message["role"], message["content"]] for message in body["messages"]]
+    asked = [body["model"], messages, body.get("max_tokens"), body.get("temperature"), body.get("stop") or []]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+
+
+class Bucket:
+    """Refuses what a token bucket doesn't allow; use it as ``faults``.
+
+    ``rate`` is in calls per second, ``burst`` the most that may be saved up. ``retry_after`` is what a refusal says:
+    None for nothing, "whole" for the whole seconds until the next call is allowed, "exact" for milliseconds.
+    """
+
+    def __init__(self, rate: float, burst: float, retry_after: str | None = None) -> None:
+        self.rate, self.burst, self.retry_after = rate, burst, retry_after
+        self.allowed = self.refused = 0
+        self._level, self._at = burst, time.monotonic()
+
+    def __call__(self, _number: int, _body: dict[str, Any]) -> Fault | None:
+        now = time.monotonic()
+        self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+        self._at = now
+        if self._level >= 1:
+            self._level -= 1
+            self.allowed += 1
+            return None
+        self.refused += 1
+        wait = (1 - self._level) / self.rate
+        headers = {"whole": {"retry_after": str(-int(-wait // 1))}, "exact": {"retry_after_ms": f"{1000 * wait:.0f}"}}
+        return Fault.error(429, "slow down", "rate_limit_exceeded", **headers.get(self.retry_after or "", {}))
+
+
 def hashed(messages: Messages) -> str:
     """Answer with the first 16 hex digits of the hash of the messages."""
     return hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
@@ -62,6 +99,7 @@ class FakeEndpoint:
         faults: One entry for each request in order of arrival, ``None`` for none; or a function of the
             request's number (from 0) and body.
         record: Keep bodies and headers.
+        journal: File that gets a line ``+ fingerprint`` for each chat that arrives and ``-`` for each that is answered.
 
     ``served`` counts requests, ``bodies`` and ``headers`` hold them, ``most_in_flight`` is the highest
     concurrency seen.
@@ -75,12 +113,14 @@ class FakeEndpoint:
         faults: Iterable[Fault | None] | Callable[[int, dict[str, Any]], Fault | None] = (),
         record: bool = True,
         port: int = 0,
+        journal: str | None = None,
     ) -> None:
         self.answer = answer
         self.latency = latency
         self._faults = faults if callable(faults) else _from_script(iter(faults))
         self._record = record
         self._port = port
+        self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if journal else None
         self.served = 0
         self.in_flight = 0
         self.most_in_flight = 0
@@ -123,6 +163,7 @@ class FakeEndpoint:
             self.bodies.append(body)
             pairs = (line.split(": ", 1) for line in headers.decode("latin-1").split("\r\n")[1:] if line)
             self.headers.append({name.lower(): value for name, value in pairs})
+        self._note("+", body)
         fault = self._faults(number, body)
         delay = self.latency + (fault.delay if fault else 0.0)
         if delay:
@@ -141,7 +182,12 @@ class FakeEndpoint:
         elif path.endswith("/embeddings"):
             connection.reply(200, json.dumps(_embeddings(body)).encode(), {})
         else:
+            self._note("-", body)
             connection.reply(200, json.dumps(self._chat(body)).encode(), {})
+
+    def _note(self, sign: str, body: dict[str, Any]) -> None:
+        if self._journal is not None and "messages" in body:
+            os.write(self._journal, f"{sign} {fingerprint(body)}\n".encode())
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
         text = self.answer(body["messages"])
@@ -218,8 +264,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--answer", choices=["hashed", "simulated"], default="hashed")
+    parser.add_argument("--journal")
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--burst", type=float, default=1.0)
+    parser.add_argument("--retry-after", choices=["whole", "exact"])
     options = parser.parse_args()
-    endpoint = FakeEndpoint(latency=options.latency, record=False, port=options.port)
+    answer: Callable[[Messages], str] = hashed
+    if options.answer == "simulated":
+        from tests.simulated import nearest_demo_answer as answer
+    endpoint = FakeEndpoint(
+        answer,
+        latency=options.latency,
+        record=False,
+        port=options.port,
+        journal=options.journal,
+        faults=Bucket(options.rate, options.burst, options.retry_after) if options.rate else (),
+    )
     asyncio.run(endpoint.serve(lambda url: print(url, flush=True)))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +175,7 @@ def test_a_replay_gives_what_was_recorded_and_sends_nothing(tmp_path: Path, monk
         assert server.served == 5
     no_key_needed = ModelClient("gpt-4o", ledger=ledger, replay=True)
     with pytest.raises(NotRecorded):
-        asyncio.run(ask(no_key_needed, 1))
+        asyncio.run(ask(no_key_needed, 6))
     ledger.close()
 
 
@@ -201,30 +199,29 @@ def test_a_search_is_replayed_from_its_ledger_without_model_and_network(tmp_path
     assert not (tmp_path / "absent").exists()
 
 
-def test_ask_and_evaluate_replay_and_say_which_call_is_missing(tmp_path: Path, encoder_path: Path) -> None:
-    environment = {"MOP_LEDGER": str(tmp_path / "l"), "PATH": "", "HOME": str(Path.home()), "HF_HUB_OFFLINE": "1"}
-    options: dict[str, Any] = {"model": "simulated", "budget": 60, "prompt_tokens": 200, "ledger": tmp_path / "l"}
-    data = tmp_path / "test.jsonl"
+def test_ask_and_evaluate_replay_and_say_which_call_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MOP_LEDGER", str(tmp_path / "l"))
+    data, mixture = tmp_path / "test.jsonl", str(tmp_path / "m.mop")
     data.write_text("".join(json.dumps({"input": e.input, "output": e.output}) + "\n" for e in splits().test[:4]))
-    mixture = str(tmp_path / "m.mop")
+    commands = (["ask", mixture, "my card is lost"], ["evaluate", mixture, str(data)])
     with FakeEndpoint(nearest_demo_answer) as server:
-        mop.optimize(task(rows_per_answer=2), base_url=server.base_url, **options).save(mixture)
-        commands = (["ask", mixture, "my card is lost"], ["evaluate", mixture, str(data)])
-        for command in commands:
-            assert _mop([*command, "--base-url", server.base_url], environment).returncode == 0
-        served = server.served
-        for command in commands:
-            again = _mop([*command, "--replay"], environment)
-            assert again.returncode == 0, again.stderr
-        assert server.served == served
-    other = _mop(["ask", mixture, "my parcel is lost", "--replay"], environment)
-    assert other.returncode == 6
-    assert "is not in the ledger" in other.stderr
-
-
-def _mop(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "mop", *command]
-    return subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=60)
+        mop.optimize(
+            task(rows_per_answer=2),
+            model="simulated",
+            budget=60,
+            base_url=server.base_url,
+            encoder=f"endpoint:words@{server.base_url}",
+            ledger=tmp_path / "l",
+        ).save(mixture)
+        first = [said(capsys, *command, "--base-url", server.base_url) for command in commands]
+    # Nobody listens any more: a call, or a text for the encoder, would be an error.
+    again = [said(capsys, *command, "--replay") for command in commands]
+    assert again == first
+    missing = said(capsys, "evaluate", mixture, str(data), "--replay", "--model", "other", code=6)
+    assert missing["error"]["type"] == "NotRecorded"
+    assert "other is not in the ledger" in missing["error"]["message"]
 
 
 def test_a_replaying_prediction_refuses_a_client_that_sends(tmp_path: Path) -> None:

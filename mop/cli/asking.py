@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mop.cli.options import ModelOptions, OutputOptions, ReplayOptions
 from mop.cli.output import say
-from mop.cli.running import connect_to, load_mixture, opened_ledger, standard_input_lines
+from mop.cli.running import connect_to, load_mixture, opened_ledger, standard_input_lines, wait_for
 from mop.cli.tables import margin, routes_table, words
 from mop.cli.words import clean
 from mop.errors import DataError, SettingsError
@@ -62,7 +62,6 @@ def ask(
         mixture: The mixture file.
         queries: Queries, or - for one per line of standard input.
     """
-    from mop.sync import run as wait_for
 
     output = run.open()
     texts = _texts(queries)
@@ -70,7 +69,7 @@ def ask(
         loaded = load_mixture(mixture, ledger, replay=run.replay)
         client = connect_to(loaded, options, run, ledger, f"ask {mixture.name}"[:64])
         routes = loaded.route(texts)
-        answers = wait_for(loaded.answer_routed(texts, routes, client))
+        answers = wait_for(loaded.answer_routed(texts, routes, client), output)
     documents = [
         {**_row(loaded, text, one), "answer": answer.text, "usage": asdict(answer.usage)}
         for text, one, answer in zip(texts, routes, answers, strict=True)

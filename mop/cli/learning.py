@@ -51,9 +51,8 @@ def optimize(
         out: The mixture file [default: DATA's name with .mop].
     """
     from mop.cli.progress import SearchProgress
-    from mop.cli.running import opened_ledger
+    from mop.cli.running import opened_ledger, wait_for
     from mop.optimization import Run, aoptimize, make_budget
-    from mop.sync import run as wait_for
 
     output = run.open()
     target = out if out is not None else _default_out(data)
@@ -69,7 +68,7 @@ def optimize(
             search_run = aoptimize(
                 splits, settings, ledger=ledger, listener=progress, used=used, budget=budget, replay=run.replay
             )
-            mixture = wait_for(search_run)
+            mixture = wait_for(search_run, output)
     mixture.save(target)
     output.result(_learned(target, mixture, splits, used), lambda console: _draw(console, target, mixture, used))
 

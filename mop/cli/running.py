@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mop.cli.options import ModelOptions, ReplayOptions
+from mop.cli.output import Output
+from mop.cli.words import plural
 from mop.connect import connect, default_ledger_path, open_ledger, require_endpoint
 from mop.mixture import Mixture, check_encoder
 
 if TYPE_CHECKING:
     from mop.lm.client import ModelClient
     from mop.lm.ledger import Ledger
+
+Result = TypeVar("Result")
+
+
+def wait_for(coroutine: Coroutine[Any, Any, Result], output: Output) -> Result:
+    """Run a command's coroutine; at the first Ctrl-C say what is waited for."""
+    from mop.sync import run
+
+    def tell(calls: int) -> None:
+        output.err.print(
+            f"Interrupted: waiting for {plural(calls, 'call')} on the way, starting none. Ctrl-C again stops now.",
+            soft_wrap=True,
+        )
+
+    return run(coroutine, tell)
 
 
 class Interrupted(KeyboardInterrupt):

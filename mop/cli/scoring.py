@@ -46,10 +46,9 @@ def evaluate(
         metric: Another metric than the mixture's.
     """
     from mop.cli.progress import CallProgress
-    from mop.cli.running import connect_to, load_mixture, opened_ledger
+    from mop.cli.running import connect_to, load_mixture, opened_ledger, wait_for
     from mop.cli.tables import SCORES_LEGEND, scores_table
     from mop.evaluation import aevaluate, mixture_prompter
-    from mop.sync import run as wait_for
 
     output = run.open()
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
@@ -72,7 +71,8 @@ def evaluate(
                     against={name: mixture_prompter(other) for name, other in others.items()},
                     metric=judged.metric,
                     on_reply=progress.reply,
-                )
+                ),
+                output,
             )
 
     def draw(console: Console) -> None:
