@@ -152,6 +152,8 @@ class Watched:
         self._harness, self._report, self._whole = harness, report, whole
         self._before = len(harness.arrived())
         self._seen = 0
+        #: Calls sent between the last two looks that the ledger didn't have at the second.
+        self.in_flight = 0
         self._known: set[str] = set()
         report.runs += 1
 
@@ -163,15 +165,13 @@ class Watched:
     def look(self) -> tuple[int, int]:
         """Count what was sent though the ledger had it; return how many calls were sent, and how many it has now."""
         sent = self.sent
-        self._report.paid_again += sum(call in self._known for call in sent[self._seen :])
+        latest = sent[self._seen :]
+        self._report.paid_again += sum(call in self._known for call in latest)
         self._seen, self._known = len(sent), self._harness.committed(self.name)
+        self.in_flight = len(set(latest) - self._known)
         mixture = self._harness.mixture(self.name)
         self._report.different += mixture.exists() and mixture.read_bytes() != self._whole
         return len(sent), len(self._known)
-
-    def in_flight(self) -> int:
-        """Return how many calls were sent that the ledger doesn't have; after `look`."""
-        return len(set(self.sent) - self._known)
 
     def end(self) -> None:
         """Add the finished run to the report."""
@@ -196,7 +196,7 @@ def crash(harness: Harness, kills: int, seed: int, say: Callable[[str], None] = 
             if not _kill(harness, run, report.needed, seconds, rng):
                 break
             sent, recorded = run.look()
-            report.in_flight.append(run.in_flight())
+            report.in_flight.append(run.in_flight)
             number, flying = len(report.in_flight), report.in_flight[-1]
             say(f"kill {number:3} (run {report.runs}): {sent:4} sent, {recorded:4} in the ledger, {flying} in flight")
         else:

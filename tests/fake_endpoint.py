@@ -17,10 +17,12 @@ import asyncio
 import hashlib
 import json
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 Messages = list[dict[str, str]]
@@ -30,9 +32,9 @@ Messages = list[dict[str, str]]
 class Fault:
     """What happens to one request in place of an answer.
 
-    ``drop`` closes the connection without a word; ``delay`` seconds go before whatever follows; ``raw`` is
-    sent as the body, with ``status`` and ``headers``. Without ``drop`` and ``raw`` the answer is
-    normal, but late.
+    ``drop`` closes the connection without a word, ``reset`` so that the other side gets an error; ``delay`` seconds go
+    before whatever follows; ``raw`` is sent as the body, with ``status`` and ``headers``. ``cut`` sends only so many
+    bytes of the response and closes, ``drip`` sends a byte each so many seconds. Otherwise the answer is normal.
     """
 
     status: int = 200
@@ -40,6 +42,9 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     drop: bool = False
+    reset: bool = False
+    cut: int | None = None
+    drip: float = 0.0
 
     @classmethod
     def error(cls, status: int, message: str = "no", code: str | None = None, **headers: str) -> Fault:
@@ -175,8 +180,13 @@ class FakeEndpoint:
         self.in_flight -= 1
         if connection.transport.is_closing():
             return
+        connection.fault = fault
         if fault is not None and fault.drop:
             connection.transport.close()
+        elif fault is not None and fault.reset:
+            socket = connection.transport.get_extra_info("socket")
+            socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            connection.transport.abort()
         elif fault is not None and fault.raw is not None:
             connection.reply(fault.status, fault.raw, fault.headers)
         elif path.endswith("/embeddings"):
@@ -234,6 +244,7 @@ class _Connection(asyncio.Protocol):
     """One HTTP/1.1 connection, kept alive; takes requests with a Content-Length, one after the other."""
 
     transport: asyncio.Transport
+    fault: Fault | None = None
 
     def __init__(self, endpoint: FakeEndpoint) -> None:
         self._endpoint = endpoint
@@ -257,7 +268,19 @@ class _Connection(asyncio.Protocol):
     def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         lines = {"content-type": "application/json", "content-length": str(len(body)), **headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self.transport.write(f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body)
+        response = f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body
+        if self.fault is not None and self.fault.cut is not None:
+            self.transport.write(response[: self.fault.cut])
+            self.transport.close()
+        elif self.fault is not None and self.fault.drip:
+            self._drip(response, self.fault.drip)
+        else:
+            self.transport.write(response)
+
+    def _drip(self, left: bytes, pause: float) -> None:
+        if left and not self.transport.is_closing():
+            self.transport.write(left[:1])
+            asyncio.get_running_loop().call_later(pause, self._drip, left[1:], pause)
 
 
 def main() -> None:

@@ -153,7 +153,7 @@ class Endpoint:
                     # The original isn't chained: its request and text may hold the API key.
                     problem = self._trouble(error, model)
                     if problem.overload:
-                        slot.throttled(problem.retry_after)
+                        slot.throttled(problem.retry_after, rate=problem.rate)
                 else:
                     self._answered = True
                     slot.succeeded()
