@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fake_endpoint import Bucket, FakeEndpoint, Fault
+from fake_endpoint import FakeEndpoint, Fault
 from simulated import nearest_demo_answer, splits
 from test_client import ask, asks, client_of, expected
 
 from mop.errors import ModelError, ModelUnavailable
 from mop.lm import endpoint as endpoint_module
-from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
-from mop.lm.pace import Pace
 from mop.optimization import aoptimize
 from mop.settings import make_settings
 
@@ -172,42 +170,3 @@ async def test_a_search_through_every_fault_finds_what_it_finds_without_them(
             settings = make_settings({**options, "encoder": f"endpoint:words@{server.base_url}"})
             found.append(to_bytes(await aoptimize(splits(), settings, ledger=Ledger.in_memory())))
     assert found[0] == found[1]
-
-
-async def test_the_client_gets_through_most_of_what_a_token_bucket_allows(ledger: Ledger) -> None:
-    bucket = Bucket(rate=40, burst=5, retry_after="exact")
-    with FakeEndpoint(faults=bucket, latency=0.05, record=False) as server:
-        client = ModelClient("fake", base_url=server.base_url, ledger=ledger, concurrency=64)
-        work = asyncio.create_task(client.complete_many(asks(2000)))
-        await asyncio.sleep(2)  # finds the rate
-        before, began = bucket.allowed, time.monotonic()
-        await asyncio.sleep(4)
-        got = (bucket.allowed - before) / (time.monotonic() - began)
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-        await client.aclose()
-    assert got >= 0.85 * bucket.rate  # 0.9 where the machine has nothing else to do: benchmarks/rate_limit.py
-    assert bucket.refused < bucket.allowed
-
-
-def test_the_pace_is_what_got_through_between_two_refusals_and_grows_when_none_comes() -> None:
-    pace = Pace(0.0)
-    assert pace.rate(0.0) == float("inf")
-    for _ in range(30):
-        pace.got_through()
-    pace.refused(1.0, 0.0)  # the bucket's savings
-    for _ in range(40):
-        pace.got_through()
-    pace.refused(5.0, 0.0)
-    assert pace.rate(5.0) == pytest.approx(10 * 0.97)
-    assert pace.rate(13.0) == pytest.approx(10)
-    assert pace.rate(45.0) > 20
-    pace.started(5.0)
-    assert pace.next_start == pytest.approx(5 + 1 / 9.7)
-
-
-def test_a_pace_refused_before_anything_is_known_is_cut_but_never_to_nothing() -> None:
-    pace = Pace(0.0)
-    for second in range(200):
-        pace.refused(10.0 * second, 0.0)
-    assert 0 < pace.rate(2000.0) <= 1

@@ -29,12 +29,13 @@ class Slot:
     load.
     """
 
-    __slots__ = ("_epoch", "_first", "_limiter")
+    __slots__ = ("_epoch", "_first", "_limiter", "_started")
 
     def __init__(self, limiter: AdaptiveLimiter, first: bool) -> None:
         self._limiter = limiter
         self._first = first
         self._epoch = 0
+        self._started = 0.0
 
     def succeeded(self) -> None:
         """Report that the endpoint answered."""
@@ -45,11 +46,12 @@ class Slot:
 
         ``rate`` says that calls came too fast, otherwise too many were in flight.
         """
-        self._limiter._cut(self._epoch, retry_after, rate)
+        self._limiter._cut(self._epoch, self._started, retry_after, rate)
 
     async def __aenter__(self) -> Slot:
         await self._limiter._acquire(self._first)
         self._epoch = self._limiter._epoch
+        self._started = asyncio.get_running_loop().time()
         return self
 
     async def __aexit__(
@@ -102,9 +104,9 @@ class AdaptiveLimiter:
             raise
 
     def _free(self, loop: asyncio.AbstractEventLoop) -> bool:
-        return self.in_flight < self.limit and loop.time() >= self._opens(loop)
+        return self.in_flight < self.limit and loop.time() >= self._opens()
 
-    def _opens(self, loop: asyncio.AbstractEventLoop) -> float:
+    def _opens(self) -> float:
         """Return when the next call may start, as far as time is concerned."""
         return self._resume_at if self._pace is None else max(self._resume_at, self._pace.next_start)
 
@@ -119,7 +121,7 @@ class AdaptiveLimiter:
             if not turn.done():
                 self._start(loop)
                 turn.set_result(None)
-        opens = self._opens(loop)
+        opens = self._opens()
         if self._queue and self._timer is None and loop.time() < opens:
             self._timer = loop.call_at(opens, self._resume, loop)
 
@@ -132,24 +134,22 @@ class AdaptiveLimiter:
         self._wake(asyncio.get_running_loop())
 
     def _grow(self) -> None:
-        if self._pace is not None:
-            self._pace.got_through()
         self._successes += 1
         if self._successes >= self.limit:
             self._successes = 0
             self.limit = min(self.maximum, self.limit * 2 if self._slow_start else self.limit + 1)
 
-    def _cut(self, epoch: int, retry_after: float | None, rate: bool) -> None:
+    def _cut(self, epoch: int, started: float, retry_after: float | None, rate: bool) -> None:
         now = asyncio.get_running_loop().time()
         if retry_after is not None and retry_after > 0:
             pause = min(retry_after, LONGEST_PAUSE)
             self._resume_at = max(self._resume_at, now + pause)
+        if rate and self._pace is not None:
+            self._pace.refused(now, max(0.0, self._resume_at - now), started)
         if epoch != self._epoch:
             return
         self._epoch += 1
-        if rate and self._pace is not None:
-            self._pace.refused(now, max(0.0, self._resume_at - now))
-        else:
+        if not rate:
             self._slow_start = False
             self._successes = 0
             self.limit = max(1, self.limit // 2)
