@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from mop.lm.endpoint import LONGEST_PAUSE, PAUSE
 from mop.lm.limiter import AdaptiveLimiter
 from mop.lm.pace import SLOWEST, Pace
 
 CONCURRENCY = 64
+#: Seconds of the first and the longest pause before a refused call is made again, as in `mop.lm.endpoint`.
+PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
 class _Jump(selectors.BaseSelector):

@@ -12,10 +12,10 @@ from __future__ import annotations
 DEPTH, PERIOD = 0.03, 8.0
 #: Above this multiple of the measured rate so much may have been left unused that it has to be measured anew.
 FAR = 1.25
-#: Seconds without a refusal, or calls, after which a guessed pace grows; and seconds in which it doubles then.
-HOLD_SECONDS, HOLD_CALLS, DOUBLING = 1.0, 5, 1.0
+#: Seconds without a refusal, or calls if they take longer, after which a guessed pace grows; it doubles in as many.
+HOLD_SECONDS, HOLD_CALLS = 1.0, 5
 #: Calls that got through until a rate counts as measured; or fewer, if so many seconds have passed.
-LEAST_CALLS, FEW_CALLS, LEAST_SECONDS = 20, 3, 2.0
+LEAST_CALLS, FEW_CALLS, LEAST_SECONDS = 20, 8, 4.0
 #: Slowest pace: one call in a minute.
 SLOWEST = 1 / 60
 
@@ -40,8 +40,8 @@ class Pace:
         passed = max(0.0, now - self._since)
         if self._known:
             return self._rate * (1 + DEPTH * (passed / PERIOD - 1) ** 3)
-        growing = max(0.0, passed - max(HOLD_SECONDS, HOLD_CALLS / self._rate))
-        return float(self._rate * 2.0 ** min(growing / DOUBLING, 30.0))
+        hold = max(HOLD_SECONDS, HOLD_CALLS / self._rate)
+        return float(self._rate * 2.0 ** min(max(0.0, passed / hold - 1), 30.0))
 
     @property
     def next_start(self) -> float:
@@ -76,7 +76,7 @@ class Pace:
         elif self._through >= LEAST_CALLS or (elapsed >= LEAST_SECONDS and self._through >= FEW_CALLS):
             # What a bucket saved up while the endpoint wanted a pause is between nothing and all of that time's calls.
             least, most = self._through / elapsed, self._through / max(0.001, elapsed - paused)
-            self._measure(now, (least + min(most, rate)) / 2, known=True)
+            self._measure(now, (least + most) / 2, known=True)
         elif not self._known:
             self._since = max(now, self._resume_at)  # refusals come: the pace is fast enough to measure the rate
             if elapsed - paused > LEAST_CALLS / self._rate + LEAST_SECONDS:
