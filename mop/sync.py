@@ -109,7 +109,8 @@ class _Work(Generic[Result]):
         try:
             if on_interrupt is not None and (inside := self._gate.inside):
                 on_interrupt(inside)
-            wait([emptied, self.outcome], DRAIN_SECONDS, return_when=FIRST_COMPLETED)
+            either: list[Future[Any]] = [emptied, self.outcome]
+            wait(either, DRAIN_SECONDS, return_when=FIRST_COMPLETED)
         finally:
             emptied.cancel()
 

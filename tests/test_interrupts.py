@@ -67,7 +67,7 @@ def test_one_ctrl_c_finishes_the_calls_on_the_wire_sends_no_more_and_says_how_to
         time.sleep(0.2)
         sent = chats(server)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert chats(server) == sent
     assert recorded(tmp_path / "l") == sent
@@ -86,8 +86,8 @@ def test_a_second_ctrl_c_stops_now(command: list[str], tmp_path: Path) -> None:
         assert process.poll() is None, "the first Ctrl-C waits for what is on the wire"
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+        _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
     assert process.returncode == 130
     assert "run the same command again to go on" in err
     assert "Traceback" not in err
