@@ -6,6 +6,7 @@ it: sizes before unpacking, the schema, array shapes and values, and the hash th
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -29,6 +30,8 @@ MANIFEST = "mixture.json"
 VECTORS = "vectors.safetensors"
 #: A file that unpacks to more than this isn't a mixture: 10,000 experts of 1,536 dimensions take 60 MB.
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
+#: What the disk says when nothing more goes onto it.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: JSON takes some twenty times its size in memory; 10,000 experts with 20 demos of 200 characters take 50 MB.
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
@@ -84,8 +87,19 @@ def save(mixture: Mixture, path: str | os.PathLike[str]) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        raise ArtifactError(f"The mixture cannot be written to {target}: {error}. Name another file.") from error
+        full = isinstance(error, OSError) and error.errno in _FULL
+        advice = "Make room, or name a file on another disk" if full else "Name another file"
+        raise ArtifactError(
+            f"The mixture cannot be written to {target}: {error}. {advice}, and save again; after `mop optimize`, the "
+            "same command again takes its calls from the ledger and pays for none twice."
+        ) from error
 
 
 def load(path: str | os.PathLike[str]) -> Mixture:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mop.errors import SettingsError
+from mop.errors import NotRecorded, SettingsError
 from mop.lm.budget import Budget
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
@@ -22,19 +22,27 @@ def is_local(model: str) -> bool:
     return model.startswith("local/") or model.endswith(".gguf")
 
 
-def default_ledger_path() -> Path:
-    """Return where the ledger is kept: ``MOP_LEDGER``, or a file in the user's data folder."""
+def default_ledger_path() -> Path | str:
+    """Return where the ledger is kept: ``MOP_LEDGER`` (a path or a URL), or a file in the user's data folder."""
     from platformdirs import user_data_path
 
     given = os.environ.get("MOP_LEDGER")
-    return Path(given) if given else user_data_path("mop", appauthor=False) / "ledger.sqlite"
+    if given:
+        return given if "://" in given else Path(given)
+    return user_data_path("mop", appauthor=False) / "ledger.sqlite"
 
 
-def open_ledger(ledger: Ledger | str | os.PathLike[str] | None) -> Ledger:
-    """Return an open ledger: the one given, one at a path, or the user's own; raises LedgerError."""
+def open_ledger(ledger: Ledger | str | os.PathLike[str] | None, *, replay: bool = False) -> Ledger:
+    """Return an open ledger: the one given, one at a path or URL, or the user's own.
+
+    Raises LedgerError; NotRecorded if a file that is to be replayed isn't there.
+    """
     if isinstance(ledger, Ledger):
         return ledger
-    return Ledger(default_ledger_path() if ledger is None else os.fspath(ledger))
+    place = default_ledger_path() if ledger is None else os.fspath(ledger)
+    if replay and "://" not in str(place) and not Path(place).exists():
+        raise NotRecorded(f"There is no ledger {str(place)!r} to replay; run once without replay to record one.")
+    return Ledger(place)
 
 
 def connect(
@@ -44,8 +52,13 @@ def connect(
     budget: Budget | None = None,
     base_url: str | None = None,
     concurrency: int | None = None,
+    run: str | None = None,
+    replay: bool = False,
 ) -> ModelClient:
     """Return a client of ``model``; a local model's server is started by the first call that the ledger can't answer.
+
+    ``run`` names the run in the ledger; with ``replay`` nothing is ever sent, and a call that the ledger doesn't have
+    is an error (NotRecorded).
 
     A local model gets one call at a time: its slots do not share prefixes, so a second call in flight would only
     wait. Raises SettingsError or WeightsError if the model isn't there.
@@ -55,16 +68,32 @@ def connect(
     if is_local(model) and base_url is None:
         from mop.lm.weights import model_path
 
-        model_path(model)  # a model that isn't there is reported now, not minutes later
+        if not replay:
+            model_path(model)  # a model that isn't there is reported now, not minutes later
 
         def start() -> str:
             from mop.lm.local import shared_server
 
             return shared_server(model).base_url
 
-        return ModelClient(model, ledger=ledger, start=start, api_key="local", budget=budget, concurrency=1)
+        return ModelClient(
+            model,
+            ledger=ledger,
+            start=start,
+            api_key="local",
+            budget=budget,
+            concurrency=1,
+            run=run,
+            replay=replay,
+        )
     return ModelClient(
-        model, ledger=ledger, base_url=base_url, budget=budget, concurrency=concurrency or DEFAULT_CONCURRENCY
+        model,
+        ledger=ledger,
+        base_url=base_url,
+        budget=budget,
+        concurrency=concurrency or DEFAULT_CONCURRENCY,
+        run=run,
+        replay=replay,
     )
 
 
@@ -83,19 +112,23 @@ def require_endpoint(model: str, base_url: str | None, provenance: Mapping[str, 
 
 @asynccontextmanager
 async def connected(
-    client: ModelClient | None, model: str, provenance: Mapping[str, Any] | None = None
+    client: ModelClient | None, model: str, provenance: Mapping[str, Any] | None = None, *, replay: bool = False
 ) -> AsyncIterator[ModelClient]:
     """Yield ``client``, or a new client of ``model`` on the user's ledger that is closed at the end.
 
-    Raises SettingsError as `require_endpoint` does for the mixture's ``provenance``.
+    Raises SettingsError as `require_endpoint` does for the mixture's ``provenance``, and if ``replay`` is asked of a
+    client that sends calls.
     """
     if client is not None:
+        if replay and not client.replay:
+            raise SettingsError("The client given sends calls; make it with replay=True, or give none.")
         yield client
         return
-    require_endpoint(model, None, provenance or {})
-    ledger = open_ledger(None)
+    if not replay:
+        require_endpoint(model, None, provenance or {})
+    ledger = open_ledger(None, replay=replay)
     try:
-        own = connect(model, ledger=ledger)
+        own = connect(model, ledger=ledger, replay=replay)
         try:
             yield own
         finally:

@@ -21,18 +21,19 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ENDPOINT_NAME = re.compile(r"endpoint:(?P<model>.+?)(?:@(?P<url>https?://.+))?", re.DOTALL)
 
 
-def resolve_encoder(name: str, *, ledger: Ledger | None = None) -> Encoder:
+def resolve_encoder(name: str, *, ledger: Ledger | None = None, replay: bool = False) -> Encoder:
     """Return the encoder called ``name``; with a ledger its vectors are kept there.
 
     ``local/...`` is a model of the registry (fetch it with `mop models pull`), ``endpoint:MODEL@URL`` an
-    OpenAI-compatible embeddings endpoint, anything else a folder or a Hugging Face name for sentence-transformers.
+    OpenAI-compatible embeddings endpoint, which gets no text in a ``replay``; anything else is a folder or a Hugging
+    Face name for sentence-transformers.
     Raises SettingsError or WeightsError if there is no such encoder.
     """
     if not name.strip():
         raise SettingsError("The encoder's name is empty; give one, such as local/all-minilm-l6-v2.")
     encoder: Encoder
     if name.startswith(ENDPOINT):
-        encoder = _endpoint_encoder(name)
+        encoder = _endpoint_encoder(name, replay)
     elif name.startswith("local/"):
         from mop.lm.weights import model_path
 
@@ -42,7 +43,7 @@ def resolve_encoder(name: str, *, ledger: Ledger | None = None) -> Encoder:
     return encoder if ledger is None else CachedEncoder(encoder, ledger)
 
 
-def resolve_recorded_encoder(name: str) -> Encoder:
+def resolve_recorded_encoder(name: str, *, replay: bool = False) -> Encoder:
     """Return the encoder that a mixture file names, if that is safe.
 
     A file may come from anyone, and an embeddings endpoint sees every query and the API key. So an endpoint on
@@ -57,7 +58,7 @@ def resolve_recorded_encoder(name: str) -> Encoder:
                 f"The mixture names the embeddings endpoint {url}, which would get your queries and your API key. "
                 f"If you trust it, set the environment variable MOP_ENCODER={name!r} and try again."
             )
-    return resolve_encoder(name)
+    return resolve_encoder(name, replay=replay)
 
 
 def _model_and_url(name: str) -> tuple[str, str | None]:
@@ -71,13 +72,13 @@ def _model_and_url(name: str) -> tuple[str, str | None]:
     return match["model"], match["url"]
 
 
-def _endpoint_encoder(name: str) -> Encoder:
+def _endpoint_encoder(name: str, replay: bool) -> Encoder:
     from mop.lm.client import ModelClient
     from mop.lm.ledger import Ledger
     from mop.sync import run
 
     model, url = _model_and_url(name)
-    client = ModelClient(model, ledger=Ledger.in_memory(), base_url=url)
+    client = ModelClient(model, ledger=Ledger.in_memory(), base_url=url, replay=replay)
 
     def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
         return run(client.embed(texts))

@@ -77,6 +77,18 @@ class LedgerError(MopError):
     exit_code = 6
 
 
+class DamagedLedger(LedgerError):
+    """The ledger isn't what was written to it; ``problems`` says how."""
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class NotRecorded(LedgerError):
+    """A run that only replays the ledger asked for a call that the ledger doesn't have. Nothing was sent."""
+
+
 class ArtifactError(MopError):
     """The mixture file is damaged, of another version, or not a mixture."""
 

@@ -144,14 +144,16 @@ def evaluate(
     *,
     against: Mapping[str, Prompter] | None = None,
     metric: str | Metric | None = None,
+    replay: bool = False,
 ) -> Evaluation:
     """Score ``mixture`` on ``examples``, beside its generalist and the systems ``against`` it (name → prompter).
 
     One model call for each example and system, unless two systems ask the same thing. ``metric`` defaults to the
     mixture's own; one that is a function must be given, because a file doesn't get to say which code runs.
+    With ``replay`` nothing is sent: every answer comes from the ledger, and one that isn't there raises NotRecorded.
     Raises DataError without examples, SettingsError for such a metric, ModelError if the model can't answer.
     """
-    return run(aevaluate(mixture, examples, client, against=against, metric=metric))
+    return run(aevaluate(mixture, examples, client, against=against, metric=metric, replay=replay))
 
 
 async def aevaluate(
@@ -163,6 +165,7 @@ async def aevaluate(
     metric: str | Metric | None = None,
     on_reply: Callable[[str], None] | None = None,
     generalist: bool = True,
+    replay: bool = False,
 ) -> Evaluation:
     """Score ``mixture``; the async form of `evaluate`.
 
@@ -179,7 +182,7 @@ async def aevaluate(
         **(against or {}),
     }
     scored = []
-    async with connected(client, mixture.model, mixture.provenance) as live:
+    async with connected(client, mixture.model, mixture.provenance, replay=replay) as live:
         for name, prompter in systems.items():
             prompts = await asyncio.to_thread(prompter, [example.input for example in examples])
             scored.append(await _score(name, mixture, examples, prompts, live, judge, on_reply))

@@ -183,22 +183,29 @@ class Mixture:
 
     # -- answering
 
-    async def apredict(self, queries: Sequence[str], client: ModelClient | None = None) -> list[Answer]:
+    async def apredict(
+        self, queries: Sequence[str], client: ModelClient | None = None, *, replay: bool = False
+    ) -> list[Answer]:
         """Route and answer each query; the async form of `predict`."""
         checked = checked_queries(queries)
         if not checked:
             return []
         # Encoding is work for a processor, and an endpoint's encoder waits for its own loop.
-        return await self.answer_routed(checked, await asyncio.to_thread(self.route, checked), client)
+        return await self.answer_routed(checked, await asyncio.to_thread(self.route, checked), client, replay=replay)
 
     async def answer_routed(
-        self, queries: Sequence[str], routes: Sequence[Route], client: ModelClient | None = None
+        self,
+        queries: Sequence[str],
+        routes: Sequence[Route],
+        client: ModelClient | None = None,
+        *,
+        replay: bool = False,
     ) -> list[Answer]:
         """Answer queries whose routes are known, expert by expert, so that prefix caches serve each prompt."""
         from mop.connect import connected
 
         order = sorted(range(len(queries)), key=lambda i: (routes[i].fallback, routes[i].expert, i))
-        async with connected(client, self.model, self.provenance) as live:
+        async with connected(client, self.model, self.provenance, replay=replay) as live:
             requests = [self.decoding.request(live.model, self.prompt_of(routes[i]), queries[i]) for i in order]
             replies = await live.complete_many(requests)
         answers: dict[int, Answer] = {
@@ -207,14 +214,17 @@ class Mixture:
         }
         return [answers[i] for i in range(len(queries))]
 
-    def predict(self, queries: Sequence[str], client: ModelClient | None = None) -> list[Answer]:
+    def predict(
+        self, queries: Sequence[str], client: ModelClient | None = None, *, replay: bool = False
+    ) -> list[Answer]:
         """Route and answer each query with the model that the mixture was learned for, or with ``client``.
 
-        One model call for each query. Raises DataError for an empty query, ModelError if the model can't answer.
+        One model call for each query; with ``replay`` none, every answer comes from the ledger. Raises DataError for an
+        empty query, ModelError if the model can't answer, NotRecorded if a replay doesn't find a call.
         """
         from mop.sync import run
 
-        return run(self.apredict(queries, client))
+        return run(self.apredict(queries, client, replay=replay))
 
     # -- files
 

@@ -58,6 +58,7 @@ def optimize(
     output_column: str = "output",
     ledger: Ledger | str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
+    replay: bool = False,
     **options: Any,
 ) -> Mixture:
     """Learn a mixture of prompts from labelled examples.
@@ -68,14 +69,15 @@ def optimize(
     ``budget`` caps the search: a number of model calls (600 by default), or a text such as ``"200k tokens"`` or
     ``"2 USD"``.
     ``options`` are the fields of `Settings`. The ledger defaults to the user's own; calls that it holds are not sent
-    again.
+    again. With ``replay`` nothing is sent at all: the run takes every call from the ledger.
 
-    Raises DataError for unusable examples, SettingsError for unusable options, BudgetExceeded, ModelError.
+    Raises DataError for unusable examples, SettingsError for unusable options, BudgetExceeded, ModelError, and
+    NotRecorded for a call that a replay doesn't find.
     """
     settings = make_settings({"model": model, "budget": budget, **options})
     columns = {"input_column": input_column, "output_column": output_column}
     splits = prepare(train, validation, seed=settings.seed, columns=columns)
-    return run(aoptimize(splits, settings, ledger=ledger, listener=listener))
+    return run(aoptimize(splits, settings, ledger=ledger, listener=listener, replay=replay))
 
 
 def prepare(train: Any, validation: Any = None, *, seed: int = 0, columns: Mapping[str, str] | None = None) -> Splits:
@@ -100,6 +102,7 @@ async def aoptimize(
     listener: Listener | None = None,
     used: Run | None = None,
     budget: Budget | None = None,
+    replay: bool = False,
 ) -> Mixture:
     """Learn a mixture; the async form of `optimize`.
 
@@ -116,12 +119,13 @@ async def aoptimize(
     started = time.perf_counter()
     learn = get_method(settings.method).load()
     used = used if used is not None else Run()
-    book = open_ledger(ledger)
+    book = open_ledger(ledger, replay=replay)
+    run_name = _run_name(settings, splits)
     listener = listener or Silence()
     budget = budget or make_budget(settings)
     metric = get_metric(settings.metric)
     listener.stage("encoding examples")
-    bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder)
+    bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder, replay=replay)
     encoder = CachedEncoder(bare_encoder, book)
     train_vectors, validation_vectors = await asyncio.to_thread(_encode, encoder, splits)
     record = EncoderRecord(settings.encoder, encoder.identity, await asyncio.to_thread(encoder.encode, PROBES))
@@ -142,6 +146,8 @@ async def aoptimize(
         budget=budget,
         base_url=settings.base_url,
         concurrency=settings.concurrency,
+        run=run_name,
+        replay=replay,
     )
     proposer = client
     if settings.proposer is not None and settings.proposer != settings.model:
@@ -152,6 +158,8 @@ async def aoptimize(
             budget=budget,
             base_url=settings.proposer_url or settings.base_url,
             concurrency=settings.concurrency,
+            run=run_name,
+            replay=replay,
         )
     used.traffic = [one.traffic for one in {id(one): one for one in (client, proposer)}.values()]
     decoding = problem.decoding
@@ -235,6 +243,13 @@ def data_hash(splits: Splits) -> str:
         for example in examples:
             digest.update(json.dumps([example.input, example.outputs]).encode())
     return digest.hexdigest()
+
+
+def _run_name(settings: Settings, splits: Splits) -> str:
+    """Return the run's name in the ledger: the same for the same settings and data, so that a resumed run keeps it."""
+    given = settings.model_dump(mode="json", exclude={"concurrency", "metric"})
+    text = json.dumps([given, metric_name(get_metric(settings.metric)), data_hash(splits)], sort_keys=True)
+    return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, Any]:

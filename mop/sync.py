@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
 
 from mop.errors import MopError
+from mop.gate import Gate, install
 
 Result = TypeVar("Result")
 
-#: Seconds that a cancelled coroutine has to wind up; a second Ctrl-C cuts them short.
+#: Seconds that calls on the wire have to finish after Ctrl-C; a second Ctrl-C cuts them short.
+DRAIN_SECONDS = 60.0
+#: Seconds that a cancelled coroutine has to wind up; a third Ctrl-C cuts them short.
 WIND_UP_SECONDS = 30.0
 
 _lock = threading.Lock()
@@ -55,11 +59,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_loop)
 
 
-def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def run(coroutine: Coroutine[Any, Any, Result], on_interrupt: Callable[[int], None] | None = None) -> Result:
     """Run ``coroutine`` to its end and return its result.
 
-    Ctrl-C cancels it, waits until it has wound up (replies at hand are written to the ledger), at most 30 seconds,
-    and is raised again.
+    Ctrl-C lets the calls that are on the wire finish, for they are paid for, and starts no others; then it cancels
+    the coroutine, waits until it has wound up (replies at hand are written to the ledger) and is raised again.
+    ``on_interrupt`` is told the number of calls waited for. A second Ctrl-C cancels at once, a third waits for nothing.
 
     Raises MopError if called from a coroutine that `run` itself is running, which would wait for itself forever.
     """
@@ -67,37 +72,66 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     if threading.current_thread() is _thread:
         coroutine.close()
         raise MopError("A synchronous function of mop was called inside one of its coroutines; await the async form.")
-    outcome: Future[Result] = Future()
-    tasks: list[asyncio.Task[Result]] = []
+    work = _Work(loop, coroutine)
+    try:
+        loop.call_soon_threadsafe(work.start)
+        return work.outcome.result()
+    except BaseException:
+        if not work.outcome.done():
+            # It is this thread that was interrupted, not the coroutine.
+            try:
+                work.drain(on_interrupt)
+            finally:
+                loop.call_soon_threadsafe(work.cancel)
+                wait([work.outcome], WIND_UP_SECONDS)
+        raise
 
-    def start() -> None:
-        tasks.append(loop.create_task(coroutine))
-        tasks[0].add_done_callback(settle)
 
-    def settle(task: asyncio.Task[Result]) -> None:
+class _Work(Generic[Result]):
+    """One coroutine on the background loop, and the future that another thread waits for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Result]) -> None:
+        self.outcome: Future[Result] = Future()
+        self._loop = loop
+        self._coroutine = coroutine
+        self._task: asyncio.Task[Result] | None = None
+        self._gate = Gate()
+
+    def start(self) -> None:
+        context = copy_context()
+        context.run(install, self._gate)
+        self._task = self._loop.create_task(self._coroutine, context=context)
+        self._task.add_done_callback(self._settle)
+
+    def drain(self, on_interrupt: Callable[[int], None] | None) -> None:
+        """Start nothing new and wait for what is on the wire."""
+        emptied = asyncio.run_coroutine_threadsafe(self._empty(), self._loop)
+        try:
+            if on_interrupt is not None and (inside := self._gate.inside):
+                on_interrupt(inside)
+            either: list[Future[Any]] = [emptied, self.outcome]
+            wait(either, DRAIN_SECONDS, return_when=FIRST_COMPLETED)
+        finally:
+            emptied.cancel()
+
+    async def _empty(self) -> None:
+        self._gate.close()
+        await self._gate.empty()
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:  # interrupted before the start was so much as scheduled
+            self._coroutine.close()
+            self.outcome.cancel()
+            self.outcome.set_running_or_notify_cancel()
+
+    def _settle(self, task: asyncio.Task[Result]) -> None:
         error = None if task.cancelled() else task.exception()
         if task.cancelled():
-            outcome.cancel()
-            outcome.set_running_or_notify_cancel()
+            self.outcome.cancel()
+            self.outcome.set_running_or_notify_cancel()
         elif error is not None:
-            outcome.set_exception(error)
+            self.outcome.set_exception(error)
         else:
-            outcome.set_result(task.result())
-
-    def cancel() -> None:
-        if tasks:
-            tasks[0].cancel()
-        else:  # interrupted before the start was so much as scheduled
-            coroutine.close()
-            outcome.cancel()
-            outcome.set_running_or_notify_cancel()
-
-    try:
-        loop.call_soon_threadsafe(start)
-        return outcome.result()
-    except BaseException:
-        if not outcome.done():
-            # It is this thread that was interrupted, not the coroutine.
-            loop.call_soon_threadsafe(cancel)
-            wait([outcome], WIND_UP_SECONDS)
-        raise
+            self.outcome.set_result(task.result())

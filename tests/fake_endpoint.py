@@ -5,7 +5,9 @@
 True
 
 Without ``answer`` the text is a hash of the messages, so equal questions get equal answers. ``python -m
-tests.fake_endpoint --latency 0.05`` serves in a process of its own and prints its base URL first.
+tests.fake_endpoint --latency 0.05`` serves in a process of its own and prints its base URL first; ``--answer
+simulated`` answers as `tests.simulated` does, ``--journal FILE`` writes a line for each chat as it arrives and as it is
+answered, ``--rate`` and ``--burst`` refuse what a token bucket doesn't allow.
 """
 
 from __future__ import annotations
@@ -14,9 +16,13 @@ import argparse
 import asyncio
 import hashlib
 import json
+import os
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 Messages = list[dict[str, str]]
@@ -26,9 +32,9 @@ Messages = list[dict[str, str]]
 class Fault:
     """What happens to one request in place of an answer.
 
-    ``drop`` closes the connection without a word; ``delay`` seconds go before whatever follows; ``raw`` is
-    sent as the body, with ``status`` and ``headers``. Without ``drop`` and ``raw`` the answer is
-    normal, but late.
+    ``drop`` closes the connection without a word, ``reset`` so that the other side gets an error; ``delay`` seconds go
+    before whatever follows; ``raw`` is sent as the body, with ``status`` and ``headers``. ``cut`` sends only so many
+    bytes of the response and closes, ``drip`` sends a byte each so many seconds. Otherwise the answer is normal.
     """
 
     status: int = 200
@@ -36,6 +42,9 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     drop: bool = False
+    reset: bool = False
+    cut: int | None = None
+    drip: float = 0.0
 
     @classmethod
     def error(cls, status: int, message: str = "no", code: str | None = None, **headers: str) -> Fault:
@@ -46,6 +55,39 @@ class Fault:
     @classmethod
     def body(cls, value: Any) -> Fault:
         return cls(raw=json.dumps(value).encode())
+
+
+def fingerprint(body: dict[str, Any]) -> str:
+    """Return what tells one question from another: a hash of the messages and the fields that shape the answer."""
+    messages = [[message["role"], message["content"]] for message in body["messages"]]
+    asked = [body["model"], messages, body.get("max_tokens"), body.get("temperature"), body.get("stop") or []]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+
+
+class Bucket:
+    """Refuses what a token bucket doesn't allow; use it as ``faults``.
+
+    ``rate`` is in calls per second, ``burst`` the most that may be saved up. ``retry_after`` is what a refusal says:
+    None for nothing, "whole" for the whole seconds until the next call is allowed, "exact" for milliseconds.
+    """
+
+    def __init__(self, rate: float, burst: float, retry_after: str | None = None) -> None:
+        self.rate, self.burst, self.retry_after = rate, burst, retry_after
+        self.allowed = self.refused = 0
+        self._level, self._at = burst, time.monotonic()
+
+    def __call__(self, _number: int, _body: dict[str, Any]) -> Fault | None:
+        now = time.monotonic()
+        self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+        self._at = now
+        if self._level >= 1:
+            self._level -= 1
+            self.allowed += 1
+            return None
+        self.refused += 1
+        wait = (1 - self._level) / self.rate
+        headers = {"whole": {"retry_after": str(-int(-wait // 1))}, "exact": {"retry_after_ms": f"{1000 * wait:.0f}"}}
+        return Fault.error(429, "slow down", "rate_limit_exceeded", **headers.get(self.retry_after or "", {}))
 
 
 def hashed(messages: Messages) -> str:
@@ -62,6 +104,7 @@ class FakeEndpoint:
         faults: One entry for each request in order of arrival, ``None`` for none; or a function of the
             request's number (from 0) and body.
         record: Keep bodies and headers.
+        journal: File that gets a line ``+ fingerprint`` for each chat that arrives and ``-`` for each that is answered.
 
     ``served`` counts requests, ``bodies`` and ``headers`` hold them, ``most_in_flight`` is the highest
     concurrency seen.
@@ -75,12 +118,14 @@ class FakeEndpoint:
         faults: Iterable[Fault | None] | Callable[[int, dict[str, Any]], Fault | None] = (),
         record: bool = True,
         port: int = 0,
+        journal: str | None = None,
     ) -> None:
         self.answer = answer
         self.latency = latency
         self._faults = faults if callable(faults) else _from_script(iter(faults))
         self._record = record
         self._port = port
+        self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if journal else None
         self.served = 0
         self.in_flight = 0
         self.most_in_flight = 0
@@ -123,6 +168,7 @@ class FakeEndpoint:
             self.bodies.append(body)
             pairs = (line.split(": ", 1) for line in headers.decode("latin-1").split("\r\n")[1:] if line)
             self.headers.append({name.lower(): value for name, value in pairs})
+        self._note("+", body)
         fault = self._faults(number, body)
         delay = self.latency + (fault.delay if fault else 0.0)
         if delay:
@@ -134,14 +180,24 @@ class FakeEndpoint:
         self.in_flight -= 1
         if connection.transport.is_closing():
             return
+        connection.fault = fault
         if fault is not None and fault.drop:
             connection.transport.close()
+        elif fault is not None and fault.reset:
+            socket = connection.transport.get_extra_info("socket")
+            socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            connection.transport.abort()
         elif fault is not None and fault.raw is not None:
             connection.reply(fault.status, fault.raw, fault.headers)
         elif path.endswith("/embeddings"):
             connection.reply(200, json.dumps(_embeddings(body)).encode(), {})
         else:
+            self._note("-", body)
             connection.reply(200, json.dumps(self._chat(body)).encode(), {})
+
+    def _note(self, sign: str, body: dict[str, Any]) -> None:
+        if self._journal is not None and "messages" in body:
+            os.write(self._journal, f"{sign} {fingerprint(body)}\n".encode())
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
         text = self.answer(body["messages"])
@@ -188,6 +244,7 @@ class _Connection(asyncio.Protocol):
     """One HTTP/1.1 connection, kept alive; takes requests with a Content-Length, one after the other."""
 
     transport: asyncio.Transport
+    fault: Fault | None = None
 
     def __init__(self, endpoint: FakeEndpoint) -> None:
         self._endpoint = endpoint
@@ -211,15 +268,42 @@ class _Connection(asyncio.Protocol):
     def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         lines = {"content-type": "application/json", "content-length": str(len(body)), **headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self.transport.write(f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body)
+        response = f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body
+        if self.fault is not None and self.fault.cut is not None:
+            self.transport.write(response[: self.fault.cut])
+            self.transport.close()
+        elif self.fault is not None and self.fault.drip:
+            self._drip(response, self.fault.drip)
+        else:
+            self.transport.write(response)
+
+    def _drip(self, left: bytes, pause: float) -> None:
+        if left and not self.transport.is_closing():
+            self.transport.write(left[:1])
+            asyncio.get_running_loop().call_later(pause, self._drip, left[1:], pause)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--answer", choices=["hashed", "simulated"], default="hashed")
+    parser.add_argument("--journal")
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--burst", type=float, default=1.0)
+    parser.add_argument("--retry-after", choices=["whole", "exact"])
     options = parser.parse_args()
-    endpoint = FakeEndpoint(latency=options.latency, record=False, port=options.port)
+    answer: Callable[[Messages], str] = hashed
+    if options.answer == "simulated":
+        from tests.simulated import nearest_demo_answer as answer
+    endpoint = FakeEndpoint(
+        answer,
+        latency=options.latency,
+        record=False,
+        port=options.port,
+        journal=options.journal,
+        faults=Bucket(options.rate, options.burst, options.retry_after) if options.rate else (),
+    )
     asyncio.run(endpoint.serve(lambda url: print(url, flush=True)))
 
 

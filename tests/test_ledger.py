@@ -98,7 +98,7 @@ def test_a_vector_of_the_wrong_length_is_an_error_not_a_wrong_vector(tmp_path):
     ledger.put_vectors("e", {"k": np.ones(3, dtype=np.float32)})
     with sqlite3.connect(tmp_path / "l") as raw:
         raw.execute("UPDATE embeddings SET dim = 4")
-    with pytest.raises(LedgerError, match="12 bytes instead of 16"):
+    with pytest.raises(LedgerError, match="12 bytes of 16"):
         ledger.get_vectors("e", ["k"])
     ledger.close()
 

@@ -49,10 +49,14 @@ def _report(error: MopError, tokens: Sequence[str]) -> int:
 
     from mop.cli.output import write_json
     from mop.cli.words import clean
-    from mop.errors import BadRows
+    from mop.errors import BadRows, DamagedLedger
 
     if "--json" in tokens:
-        details = {"problems": [asdict(problem) for problem in error.problems]} if isinstance(error, BadRows) else {}
+        details: dict[str, object] = {}
+        if isinstance(error, BadRows):
+            details["problems"] = [asdict(problem) for problem in error.problems]
+        elif isinstance(error, DamagedLedger):
+            details["problems"] = list(error.problems)
         write_json({"error": {"type": type(error).__name__, "message": str(error), **details}})
     print(f"error: {clean(str(error))}", file=sys.stderr)
     return error.exit_code

@@ -14,6 +14,7 @@ app = App(
     help_format="plaintext",
 )
 models = App(name="models", help="Model weights on this machine: list, pull, path, remove.", sort_key=99)
+ledger = App(name="ledger", help="The record of all model calls: stats, export, prune, verify, repair.", sort_key=98)
 
 for _order, (_name, _home, _help) in enumerate(
     [
@@ -28,6 +29,15 @@ for _order, (_name, _home, _help) in enumerate(
 ):
     # The first line of help stands here, so that the list of commands imports none of them.
     app.command(f"mop.cli.{_home}", name=_name, help=_help, sort_key=_order)
+app.command(ledger)
+for _name, _help in (
+    ("stats", "Count the calls, their tokens and what they cost."),
+    ("export", "Write the calls as JSON lines."),
+    ("prune", "Delete calls for good."),
+    ("verify", "Check that every row is what was written."),
+    ("repair", "Save what can be read of a damaged ledger."),
+):
+    ledger.command(f"mop.cli.ledger:{_name}", name=_name, help=_help)
 app.command(models)
 for _name, _home, _help in (
     ("list", "list_", "List the models that can be fetched, and which are here."),

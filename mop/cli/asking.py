@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from mop.cli.options import ModelOptions, OutputOptions, RunOptions
+from mop.cli.options import ModelOptions, OutputOptions, ReplayOptions
 from mop.cli.output import say
-from mop.cli.running import connect_to, load_mixture, opened_ledger, standard_input_lines
+from mop.cli.running import connect_to, load_mixture, opened_ledger, standard_input_lines, wait_for
 from mop.cli.tables import margin, routes_table, words
 from mop.cli.words import clean
 from mop.errors import DataError, SettingsError
@@ -20,7 +20,7 @@ from mop.mixture import Mixture, Route, checked_queries
 
 Queries = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _NO_MODEL = ModelOptions()
-_NO_RUN = RunOptions()
+_NO_RUN = ReplayOptions()
 
 
 def route(
@@ -52,7 +52,7 @@ def ask(
     /,
     *queries: Queries,
     options: ModelOptions = _NO_MODEL,
-    run: RunOptions = _NO_RUN,
+    run: ReplayOptions = _NO_RUN,
 ) -> None:
     """Route and answer each query: one model call each, unless the ledger has the answer.
 
@@ -62,15 +62,14 @@ def ask(
         mixture: The mixture file.
         queries: Queries, or - for one per line of standard input.
     """
-    from mop.sync import run as wait_for
 
     output = run.open()
     texts = _texts(queries)
-    with opened_ledger(run.ledger) as ledger:
-        loaded = load_mixture(mixture, ledger)
-        client = connect_to(loaded, options, run, ledger)
+    with opened_ledger(run.ledger, replay=run.replay) as ledger:
+        loaded = load_mixture(mixture, ledger, replay=run.replay)
+        client = connect_to(loaded, options, run, ledger, f"ask {mixture.name}"[:64])
         routes = loaded.route(texts)
-        answers = wait_for(loaded.answer_routed(texts, routes, client))
+        answers = wait_for(loaded.answer_routed(texts, routes, client), output)
     documents = [
         {**_row(loaded, text, one), "answer": answer.text, "usage": asdict(answer.usage)}
         for text, one, answer in zip(texts, routes, answers, strict=True)

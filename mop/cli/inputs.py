@@ -121,11 +121,19 @@ def local_context(settings: Settings) -> int | None:
     return LOCAL_CONTEXT if entry is None else min(LOCAL_CONTEXT, entry.context)
 
 
-def require_models(settings: Settings) -> None:
-    """Raise WeightsError now, with what to do, if a local model or encoder isn't on this machine."""
-    if is_local(settings.model) and settings.base_url is None:
+def require_models(settings: Settings, *, replay: bool = False) -> None:
+    """Raise WeightsError now, with what to do, if a local model or encoder isn't on this machine.
+
+    A replay calls no model, so it needs the encoder only.
+    """
+    if not replay and is_local(settings.model) and settings.base_url is None:
         model_path(settings.model)
-    if settings.proposer and is_local(settings.proposer) and not (settings.proposer_url or settings.base_url):
+    if (
+        not replay
+        and settings.proposer
+        and is_local(settings.proposer)
+        and not (settings.proposer_url or settings.base_url)
+    ):
         model_path(settings.proposer)
     if settings.encoder.startswith("local/"):
         model_path(settings.encoder)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from mop.cli.inputs import prepare, require_models
-from mop.cli.options import OutputOptions, RunOptions, SearchOptions, TrainingDataOptions
+from mop.cli.options import OutputOptions, ReplayOptions, RunOptions, SearchOptions, TrainingDataOptions
 from mop.cli.output import Output, say
 from mop.cli.words import duration, money, plural, signed
 from mop.connect import is_local
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Data = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _NO_DATA = TrainingDataOptions()
 _NO_SEARCH = SearchOptions()
-_NO_RUN = RunOptions()
+_NO_RUN = ReplayOptions()
 
 
 def optimize(
@@ -40,7 +40,7 @@ def optimize(
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     columns: TrainingDataOptions = _NO_DATA,
     search: SearchOptions = _NO_SEARCH,
-    run: RunOptions = _NO_RUN,
+    run: ReplayOptions = _NO_RUN,
 ) -> None:
     """Learn a mixture of prompts from labelled examples and save it as one file.
 
@@ -52,22 +52,24 @@ def optimize(
         out: The mixture file [default: DATA's name with .mop].
     """
     from mop.cli.progress import SearchProgress
-    from mop.cli.running import opened_ledger
+    from mop.cli.running import opened_ledger, wait_for
     from mop.optimization import Run, aoptimize, make_budget
-    from mop.sync import run as wait_for
 
     output = run.open()
     target = out if out is not None else _default_out(data)
     settings = search.settings(run)
     get_metric(settings.metric)
     require_writable(target)
-    require_models(settings)
+    require_models(settings, replay=run.replay)
     splits = prepare(data, columns, settings, output)
     _say_plan(_plan(settings, splits), settings, splits, output)
-    with opened_ledger(run.ledger) as ledger:
+    with opened_ledger(run.ledger, replay=run.replay) as ledger:
         budget, used = make_budget(settings), Run()
         with SearchProgress("learning", budget, used, output) as progress:
-            mixture = wait_for(aoptimize(splits, settings, ledger=ledger, listener=progress, used=used, budget=budget))
+            search_run = aoptimize(
+                splits, settings, ledger=ledger, listener=progress, used=used, budget=budget, replay=run.replay
+            )
+            mixture = wait_for(search_run, output)
     mixture.save(target)
     output.result(_learned(target, mixture, splits, used), lambda console: _draw(console, target, mixture, used))
 

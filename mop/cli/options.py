@@ -44,8 +44,17 @@ class RunOptions(OutputOptions):
 
     config: Path | None = None
     """Settings from a TOML or YAML file. Options and MOP_* variables go before it."""
-    ledger: Path | None = None
+    ledger: str | None = None
     """File that keeps every model call: cache, resume and bill. Default: MOP_LEDGER, or one in your data folder."""
+
+
+@Parameter(name="*", group=_GENERAL)
+@dataclass(frozen=True)
+class ReplayOptions(RunOptions):
+    """How a command that calls models speaks, where its answers are kept, and whether it may call at all."""
+
+    replay: Annotated[bool, Parameter(negative=(), show_default=False)] = False
+    """Send nothing: take every answer from the ledger, and stop with an error at a call that it doesn't have."""
 
 
 @Parameter(name="*", group=_DATA)

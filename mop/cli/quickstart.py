@@ -43,16 +43,15 @@ def quickstart(
     Args:
         out: The mixture file [default: helpdesk.mop].
     """
-    from mop.cli.running import opened_ledger
+    from mop.cli.running import opened_ledger, wait_for
     from mop.quickstart import OUT, aquickstart, quickstart_settings
-    from mop.sync import run as wait_for
 
     output = run.open()
     target = out if out is not None else OUT
     settings = quickstart_settings(search.settings(run))
     require_writable(target)
     with opened_ledger(run.ledger) as ledger:
-        result = wait_for(aquickstart(settings, out=target, ledger=ledger, watcher=_Screen(output)))
+        result = wait_for(aquickstart(settings, out=target, ledger=ledger, watcher=_Screen(output)), output)
     output.result(result.to_dict(), lambda console: _draw(console, result))
 
 

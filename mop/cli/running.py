@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mop.cli.options import ModelOptions, RunOptions
+from mop.cli.options import ModelOptions, ReplayOptions
+from mop.cli.output import Output
+from mop.cli.words import plural
 from mop.connect import connect, default_ledger_path, open_ledger, require_endpoint
 from mop.mixture import Mixture, check_encoder
 
@@ -16,15 +18,30 @@ if TYPE_CHECKING:
     from mop.lm.client import ModelClient
     from mop.lm.ledger import Ledger
 
+Result = TypeVar("Result")
+
+
+def wait_for(coroutine: Coroutine[Any, Any, Result], output: Output) -> Result:
+    """Run a command's coroutine; at the first Ctrl-C say what is waited for."""
+    from mop.sync import run
+
+    def tell(calls: int) -> None:
+        output.err.print(
+            f"Interrupted: waiting for {plural(calls, 'call')} on the way, starting none. Ctrl-C again stops now.",
+            soft_wrap=True,
+        )
+
+    return run(coroutine, tell)
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during calls; the message says where the answers so far are."""
 
 
 @contextmanager
-def opened_ledger(path: Path | None) -> Iterator[Ledger]:
+def opened_ledger(path: str | Path | None, *, replay: bool = False) -> Iterator[Ledger]:
     """Yield the ledger; a Ctrl-C inside becomes `Interrupted`, which says how to go on."""
-    ledger = open_ledger(path)
+    ledger = open_ledger(path, replay=replay)
     try:
         yield ledger
     except KeyboardInterrupt:
@@ -36,30 +53,39 @@ def opened_ledger(path: Path | None) -> Iterator[Ledger]:
         ledger.close()
 
 
-def load_mixture(path: Path, ledger: Ledger) -> Mixture:
+def load_mixture(path: Path, ledger: Ledger, *, replay: bool = False) -> Mixture:
     """Load a mixture whose encoder asks the ledger first. Raises ArtifactError, EncoderMismatch, WeightsError."""
     from mop.artifact import load
     from mop.embeddings.encoders import CachedEncoder
     from mop.encoding import resolve_recorded_encoder
 
     mixture = load(path)
-    encoder = resolve_recorded_encoder(mixture.encoder_record.name)
+    encoder = resolve_recorded_encoder(mixture.encoder_record.name, replay=replay)
+    cached = CachedEncoder(encoder, ledger)
     # Only an identity with the weights' hash says that vectors in the ledger are this encoder's own.
     if "@" not in encoder.identity or encoder.identity.endswith("@hub"):
-        check_encoder(mixture.encoder_record, encoder)
-    return mixture.use_encoder(CachedEncoder(encoder, ledger))
+        check_encoder(mixture.encoder_record, cached if replay else encoder)
+    return mixture.use_encoder(cached)
 
 
-def connect_to(mixture: Mixture, options: ModelOptions, run: RunOptions, ledger: Ledger) -> ModelClient:
-    """Return a client of the model that the options name, or else of the mixture's own."""
+def connect_to(
+    mixture: Mixture, options: ModelOptions, run: ReplayOptions, ledger: Ledger, purpose: str
+) -> ModelClient:
+    """Return a client of the model that the options name, or else of the mixture's own.
+
+    ``purpose`` names the run in the ledger, at most 64 characters.
+    """
     settings = options.settings(run)
     model = options.model or mixture.model
-    require_endpoint(model, settings.base_url, mixture.provenance)
+    if not run.replay:
+        require_endpoint(model, settings.base_url, mixture.provenance)
     return connect(
         model,
         ledger=ledger,
         base_url=settings.base_url,
         concurrency=settings.concurrency,
+        run=purpose,
+        replay=run.replay,
     )
 
 

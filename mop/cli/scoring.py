@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from mop.cli.inputs import check_lengths, divide, read
-from mop.cli.options import DataOptions, ModelOptions, RunOptions
+from mop.cli.options import DataOptions, ModelOptions, ReplayOptions
 from mop.cli.output import Output, say
 from mop.cli.words import plural, verdict
 from mop.errors import DataError, SettingsError
@@ -21,7 +21,7 @@ from mop.mixture import Mixture
 Split = Literal["train", "validation", "test", "all"]
 _NO_DATA = DataOptions()
 _NO_MODEL = ModelOptions()
-_NO_RUN = RunOptions()
+_NO_RUN = ReplayOptions()
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     metric: str | None = None,
     columns: DataOptions = _NO_DATA,
     options: ModelOptions = _NO_MODEL,
-    run: RunOptions = _NO_RUN,
+    run: ReplayOptions = _NO_RUN,
 ) -> None:
     """Score a mixture on labelled examples, beside its generalist (one prompt) and other mixtures.
 
@@ -46,17 +46,16 @@ def evaluate(
         metric: Another metric than the mixture's.
     """
     from mop.cli.progress import CallProgress
-    from mop.cli.running import connect_to, load_mixture, opened_ledger
+    from mop.cli.running import connect_to, load_mixture, opened_ledger, wait_for
     from mop.cli.tables import SCORES_LEGEND, scores_table
     from mop.evaluation import aevaluate, mixture_prompter
-    from mop.sync import run as wait_for
 
     output = run.open()
-    with opened_ledger(run.ledger) as ledger:
-        judged = _with_metric(load_mixture(mixture, ledger), metric, mixture)
-        others = {_name(path, against): load_mixture(path, ledger) for path in against}
+    with opened_ledger(run.ledger, replay=run.replay) as ledger:
+        judged = _with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture)
+        others = {_name(path, against): load_mixture(path, ledger, replay=run.replay) for path in against}
         examples, used_split = _choose(data, columns, split, judged, output)
-        client = connect_to(judged, options, run, ledger)
+        client = connect_to(judged, options, run, ledger, f"evaluate {mixture.name}"[:64])
         prompts = [judged.generalist, *(expert.prompt for expert in judged.experts)]
         settings = options.settings(run).model_copy(update={"model": client.model})
         check_lengths(examples, settings, max(prompt.tokens for prompt in prompts), data)
@@ -72,7 +71,8 @@ def evaluate(
                     against={name: mixture_prompter(other) for name, other in others.items()},
                     metric=judged.metric,
                     on_reply=progress.reply,
-                )
+                ),
+                output,
             )
 
     def draw(console: Console) -> None:

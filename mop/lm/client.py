@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mop.errors import SettingsError
+from mop.errors import NotRecorded, SettingsError
 from mop.lm.batch import Batch, Underway
 from mop.lm.budget import Budget
 from mop.lm.commits import GroupCommit
@@ -56,6 +56,8 @@ class ModelClient:
         concurrency: Most calls in flight; the client finds out by itself how many the endpoint takes.
         timeout: Seconds for one attempt at a call.
         deadline: Seconds for a call with all its attempts.
+        run: Name of the run that pays, for the bill.
+        replay: Answer from the ledger only; a call that it doesn't have is an error, and nothing is ever sent.
         extra_body: Further fields of the request body, such as ``{"reasoning_effort": "low"}``. They are part
             of the key of every request.
 
@@ -75,6 +77,8 @@ class ModelClient:
         concurrency: int = 8,
         timeout: float = 120.0,
         deadline: float = 600.0,
+        run: str | None = None,
+        replay: bool = False,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         if concurrency < 1 or not timeout > 0 or not deadline > 0:
@@ -82,10 +86,14 @@ class ModelClient:
                 f"concurrency={concurrency}, timeout={timeout} and deadline={deadline} must be above zero."
             )
         self.model = model
+        self.replay = replay
+        self._run = run
         self._start = start
         self.base_url = None if start else base_url or os.environ.get("OPENAI_BASE_URL") or None
         check_url(self.base_url)
-        self._key, self._key_source = choose_key(self.base_url, api_key, os.environ)
+        # Who sends nothing needs no key.
+        given = "none" if replay else api_key
+        self._key, self._key_source = choose_key(self.base_url, given, os.environ)
         self._ledger = ledger
         self._meter = Meter(budget if budget is not None else Budget())
         self._concurrency, self._timeout, self._deadline = concurrency, timeout, deadline
@@ -114,6 +122,7 @@ class ModelClient:
             ModelError: A request cannot be answered.
             ModelUnavailable: The endpoint failed until the deadline.
             LedgerError: The ledger cannot be read or written.
+            NotRecorded: The client only replays, and the ledger doesn't have a reply.
             UnknownPrice: Money is capped and the model has no price.
         """
         session = self._session()
@@ -134,6 +143,8 @@ class ModelClient:
                     on_reply(place, reply)
 
         async def send(request: Request) -> Reply:
+            if self.replay:
+                raise NotRecorded(_not_recorded(request, self._ledger.name))
             endpoint = await self._endpoint(session)
             reply, seconds = await endpoint.post(
                 "/chat/completions",
@@ -161,7 +172,13 @@ class ModelClient:
         Raises:
             ModelError: The texts cannot be embedded.
             ModelUnavailable: The endpoint failed until the deadline.
+            NotRecorded: The client only replays.
         """
+        if self.replay and texts:
+            raise NotRecorded(
+                f"The vectors of {len(texts)} texts by {model or self.model} are not in the ledger, and this run only "
+                "replays it. Run it once without replay to record them."
+            )
         endpoint = await self._endpoint(self._session())
         name = model or self.model
 
@@ -197,7 +214,7 @@ class ModelClient:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            session = _Session(GroupCommit(self._ledger), Underway(self._concurrency))
+            session = _Session(GroupCommit(self._ledger, self._run), Underway(self._concurrency))
             self._sessions[loop] = session
         return session
 
@@ -214,6 +231,17 @@ class ModelClient:
                     deadline=self._deadline,
                 )
         return session.endpoint
+
+
+def _not_recorded(request: Request, ledger: str) -> str:
+    role, content = request.messages[-1]
+    asked = " ".join(content.split())
+    shown = asked if len(asked) <= 80 else asked[:79] + "…"
+    return (
+        f"A {request.role} call to {request.model} is not in the ledger {ledger!r}, and this run only replays it: "
+        f"{role}: {shown!r} (key {request.key[:12]}…). Run it once without replay to record the call, or replay the "
+        "ledger of the run with these very settings and examples."
+    )
 
 
 def _canonical(extra_body: Mapping[str, Any] | None) -> str:

@@ -19,10 +19,11 @@ _Entry = tuple[Request, Reply, "asyncio.Future[Reply]"]
 
 
 class GroupCommit:
-    """Commits replies to ``ledger``; belongs to one event loop."""
+    """Commits replies to ``ledger`` as those of ``run``; belongs to one event loop."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, run: str | None = None) -> None:
         self._ledger = ledger
+        self._run = run
         self._waiting: list[_Entry] = []
         self._task: asyncio.Task[None] | None = None
         self._next_start = 0.0
@@ -54,7 +55,7 @@ class GroupCommit:
             # That takes in the group whose thread may not have started; recording a reply twice changes
             # nothing.
             left, self._waiting = [*group, *self._waiting], []
-            self._ledger.put_many([(request, reply) for request, reply, _ in left])
+            self._ledger.put_many([(request, reply) for request, reply, _ in left], self._run)
             raise
         finally:
             self._task = None
@@ -62,7 +63,7 @@ class GroupCommit:
     async def _commit(self, group: list[_Entry]) -> None:
         rows = [(request, reply) for request, reply, _ in group]
         try:
-            recorded = await asyncio.to_thread(self._ledger.put_many, rows)
+            recorded = await asyncio.to_thread(self._ledger.put_many, rows, self._run)
         except LedgerError as error:
             for _, _, committed in group:
                 if not committed.done():

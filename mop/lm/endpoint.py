@@ -19,6 +19,7 @@ import httpx2
 import openai
 
 from mop.errors import ModelError, ModelUnavailable, SettingsError
+from mop.gate import passing
 from mop.lm.failures import Address, Trouble, trouble
 from mop.lm.limiter import AdaptiveLimiter
 from mop.lm.wire import Malformed
@@ -139,7 +140,7 @@ class Endpoint:
         started: float | None = None
         attempt = malformed = 0
         while True:
-            async with self.limiter.slot(first=attempt > 0) as slot:
+            async with self.limiter.slot(first=attempt > 0) as slot, passing():
                 begun = loop.time()
                 started = begun if started is None else started
                 self.attempts += 1
@@ -152,7 +153,7 @@ class Endpoint:
                     # The original isn't chained: its request and text may hold the API key.
                     problem = self._trouble(error, model)
                     if problem.overload:
-                        slot.throttled(problem.retry_after)
+                        slot.throttled(problem.retry_after, rate=problem.rate)
                 else:
                     self._answered = True
                     slot.succeeded()

@@ -15,7 +15,7 @@ from mop.lm.wire import Malformed
 
 #: Statuses other than 5xx that may go away by asking again.
 TRANSIENT = frozenset({408, 409, 429})
-#: Statuses that say that there are too many calls.
+#: Statuses that say that there are too many calls; 429 may mean too many at once or too many in a minute.
 OVERLOAD = frozenset({429, 503, 529})
 
 
@@ -24,12 +24,13 @@ class Trouble:
     """A failed attempt that may be repeated.
 
     ``kind`` is ``"status"``, ``"connection"``, ``"timeout"`` or ``"malformed"``; ``retry_after`` is in
-    seconds.
+    seconds. ``overload`` says that there are too many calls at once, ``rate`` that they came too fast.
     """
 
     kind: str
     text: str
     overload: bool = False
+    rate: bool = False
     retry_after: float | None = None
 
 
@@ -71,7 +72,13 @@ def _status(error: openai.APIStatusError, model: str, address: Address) -> Troub
     if error.code == "insufficient_quota":
         raise ModelError(f"{address.url} says that the quota is used up ({said}). Add credit or use another key.")
     if status in TRANSIENT or status >= 500:
-        return Trouble("status", f"HTTP {status} ({said})", status in OVERLOAD, retry_after(error.response.headers))
+        return Trouble(
+            "status",
+            f"HTTP {status} ({said})",
+            overload=status in OVERLOAD,
+            rate=status == 429,
+            retry_after=retry_after(error.response.headers),
+        )
     raise ModelError(_advice(status, said, str(error.code), model, address))
 
 
@@ -85,8 +92,11 @@ def _advice(status: int, said: str, code: str, model: str, address: Address) -> 
         )
     if status == 403:
         return f"{refused} This key may not use the model: check its permissions, or use another key or model."
-    if status == 404:
-        return f"{refused} Check the model's name, and that the base URL is right (it usually ends in /v1)."
+    if status in (404, 410):
+        return (
+            f"{refused} Check the model's name (it may have been retired), and that the base URL is right (it usually "
+            "ends in /v1)."
+        )
     if status == 413 or ("context" in words and any(w in words for w in ("length", "size", "window", "exceed"))):
         return (
             f"{refused} The prompt and max_tokens do not fit into the model's context: use fewer or shorter "

@@ -1,39 +1,35 @@
 """Ledger: the durable record of every model call, and of text vectors. Knows nothing of endpoints or budgets.
 
-It is the cache, the resume and the bill: a reply is committed here before it is used. SQLite by default, in
-WAL mode with ``synchronous=NORMAL``: what is committed survives the death of the process (``kill -9``
-included); a power cut may lose the last commits, never the file. Several processes may use one file. The
-statements are SQLAlchemy Core, and only `_insert_or_ignore` and `_prepare_sqlite` know the database's kind,
-so that a PostgreSQL URL works too.
+It is the cache, the resume and the bill: a reply is committed here before it is used. The tables are those of
+`mop.lm.tables`, the file behind them is `mop.lm.database`'s matter; several processes may use one.
 
-Rows hold text, numbers and float32 vectors as plain little-endian bytes: nothing that is executed when read.
+Rows hold text, numbers and float32 vectors as plain little-endian bytes: nothing that is executed when read. Each has
+a checksum, so that a damaged reply is an error and not an answer.
 """
 
 from __future__ import annotations
 
-import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.pool import StaticPool
-from sqlalchemy.schema import CreateTable
 
 from mop.errors import LedgerError, SettingsError
+from mop.lm.database import Database
 from mop.lm.request import Reply, Request, Usage
-from mop.lm.tables import CALLS, EMBEDDINGS, META, SCHEMA, metadata
+from mop.lm.tables import CALLS, EMBEDDINGS, call_crc
 
 #: Keys per SELECT; SQLite allows 32,766 parameters, older builds 999.
 CHUNK = 500
-#: Seconds to wait for another process that is writing.
-BUSY_SECONDS = 30
+#: What `Ledger.totals` can group by.
+GROUPS = ("role", "model", "day", "run")
 
 _reply_columns = [
     CALLS.c[name]
@@ -45,6 +41,7 @@ _reply_columns = [
         "completion_tokens",
         "finish_reason",
         "seconds",
+        "crc",
     )
 ]
 
@@ -71,48 +68,24 @@ class Ledger:
 
     def __init__(self, path: str | Path) -> None:
         if isinstance(path, str) and "://" in path:
-            self._open(sa.make_url(path))
-            return
-        file = Path(path)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LedgerError(
-                f"The folder of the ledger {str(file)!r} cannot be made ({error.strerror}); give another."
-            ) from error
-        self._open(sa.URL.create("sqlite", database=str(file)), timeout=BUSY_SECONDS)
+            self.database = Database.at_url(path)
+        else:
+            self.database = Database.at_file(Path(path))
 
     @classmethod
     def in_memory(cls) -> Ledger:
         """Return a ledger that is gone when it is closed."""
         ledger = cls.__new__(cls)
-        ledger._open(sa.URL.create("sqlite"), memory=True, check_same_thread=False)
+        ledger.database = Database.in_memory()
         return ledger
 
-    def _open(self, url: sa.URL, *, memory: bool = False, **connect_args: Any) -> None:
-        self._name = url.database if url.get_backend_name() == "sqlite" else url.render_as_string()
-        self._lock = threading.Lock()
-        try:
-            self._engine = sa.create_engine(
-                url, connect_args=connect_args, **({"poolclass": StaticPool} if memory else {})
-            )
-        except (ImportError, sa.exc.ArgumentError) as error:
-            raise LedgerError(f"The ledger {self._name!r} cannot be opened: {error}. Install its driver.") from error
-        if url.get_backend_name() == "sqlite":
-            sa.event.listen(self._engine, "connect", self._prepare_sqlite)
-        with self._transaction() as connection:
-            for table in metadata.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-            connection.execute(self._insert_or_ignore(META), [{"name": "schema", "value": str(SCHEMA)}])
-            version = connection.scalar(sa.select(META.c.value).where(META.c.name == "schema"))
-        if version != str(SCHEMA):
-            raise LedgerError(
-                f"The ledger {self._name!r} has schema version {version}, this mop writes version {SCHEMA}. "
-                "Upgrade mop, or give another ledger file."
-            )
-
     def __repr__(self) -> str:
-        return f"Ledger({self._name or ':memory:'!r})"
+        return f"Ledger({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The file or URL, without a password."""
+        return self.database.name
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Reply]:
         """Return the recorded replies among ``keys``, by key.
@@ -120,14 +93,15 @@ class Ledger:
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        with self._transaction() as connection:
+        with self.database.transaction(write=False) as connection:
             return self._select(connection, keys)
 
-    def put_many(self, calls: Sequence[tuple[Request, Reply]]) -> list[Reply]:
+    def put_many(self, calls: Sequence[tuple[Request, Reply]], run: str | None = None) -> list[Reply]:
         """Record replies in one transaction, and return the replies that the ledger now has for these
         requests.
 
         What is recorded stays: if another process recorded the same key first, its reply is the one returned.
+        ``run`` names the run that paid, for the bill.
 
         Raises:
             LedgerError: The ledger cannot be written.
@@ -135,35 +109,37 @@ class Ledger:
         if not calls:
             return []
         now = time.time()
-        rows = [_row(request, reply, now) for request, reply in calls]
-        with self._transaction() as connection:
-            written = connection.execute(self._insert_or_ignore(CALLS), rows).rowcount
+        rows = [_row(request, reply, now, run) for request, reply in calls]
+        with self.database.transaction(write=True) as connection:
+            written = connection.execute(self.database.insert_or_ignore(CALLS), rows).rowcount
             if written == len(rows):
                 return [reply for _, reply in calls]
             recorded = self._select(connection, [reply.key for _, reply in calls])
         return [recorded[reply.key] for _, reply in calls]
 
     def totals(self, by: Sequence[str] = ("role", "model")) -> dict[tuple[str, ...], Total]:
-        """Return the sums over all calls, grouped by ``by`` (any of ``"role"``, ``"model"``), sorted by
-        group.
+        """Return the sums over all calls, grouped by ``by`` (any of `GROUPS`), sorted by group.
+
+        A day is a date in UTC; the run is empty where it isn't known.
 
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        if not set(by) <= {"role", "model"}:
-            raise SettingsError(f"Totals were asked by {tuple(by)!r}; give any of 'role', 'model'.")
-        groups = [CALLS.c[name] for name in by]
+        if not set(by) <= set(GROUPS):
+            raise SettingsError(f"Totals were asked by {tuple(by)!r}; give any of {', '.join(GROUPS)}.")
+        groups = [self._day() if name == "day" else CALLS.c[name] for name in by]
         numbers = ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds")
         sums = [sa.func.coalesce(sa.func.sum(CALLS.c[name]), 0) for name in numbers]
-        query = sa.select(sa.func.count(), *sums, *groups).select_from(CALLS).group_by(*groups).order_by(*groups)
-        with self._transaction() as connection:
+        query = sa.select(sa.func.count(), *sums, *groups).select_from(CALLS).group_by(*groups)
+        with self.database.transaction(write=False) as connection:
             rows = connection.execute(query).all()
-        return {
-            tuple(str(name) for name in row[5:]): Total(
+        totals = {
+            tuple(_shown(name, value) for name, value in zip(by, row[5:], strict=True)): Total(
                 int(row[0]), Usage(int(row[1]), int(row[2]), int(row[3])), float(row[4])
             )
             for row in rows
         }
+        return dict(sorted(totals.items()))
 
     def get_vectors(self, encoder: str, keys: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the recorded vectors of ``encoder`` among ``keys``; one float32 array of shape (dim,) each.
@@ -172,15 +148,15 @@ class Ledger:
             LedgerError: The ledger cannot be read, or a vector in it is damaged.
         """
         found: dict[str, NDArray[np.float32]] = {}
-        columns = (EMBEDDINGS.c.key, EMBEDDINGS.c.dim, EMBEDDINGS.c.vector)
-        with self._transaction() as connection:
+        columns = (EMBEDDINGS.c.key, EMBEDDINGS.c.dim, EMBEDDINGS.c.vector, EMBEDDINGS.c.crc)
+        with self.database.transaction(write=False) as connection:
             for chunk in _chunks(keys):
                 chosen = (EMBEDDINGS.c.encoder == encoder) & EMBEDDINGS.c.key.in_(chunk)
-                for key, dim, vector in connection.execute(sa.select(*columns).where(chosen)):
-                    if len(vector) != 4 * dim:
+                for key, dim, vector, crc in connection.execute(sa.select(*columns).where(chosen)):
+                    if len(vector) != 4 * dim or crc not in (None, zlib.crc32(vector)):
                         raise LedgerError(
-                            f"The vector {key} in the ledger {self._name!r} has {len(vector)} bytes instead "
-                            f"of {4 * dim}; restore the file from a copy or start a new ledger."
+                            f"The vector {key} in the ledger {self.name!r} is damaged ({len(vector)} bytes of "
+                            f"{4 * dim}). Run `mop ledger repair {self.name}`; the vector is then made again."
                         )
                     found[key] = np.frombuffer(vector, dtype="<f4").astype(np.float32)
         return found
@@ -195,56 +171,47 @@ class Ledger:
         rows = []
         for key, vector in vectors.items():
             data = np.ascontiguousarray(vector, dtype="<f4")
-            rows.append({"encoder": encoder, "key": key, "dim": data.size, "vector": data.tobytes()})
+            content = data.tobytes()
+            rows.append(
+                {"encoder": encoder, "key": key, "dim": data.size, "vector": content, "crc": zlib.crc32(content)}
+            )
         if rows:
-            with self._transaction() as connection:
-                connection.execute(self._insert_or_ignore(EMBEDDINGS), rows)
+            with self.database.transaction(write=True) as connection:
+                connection.execute(self.database.insert_or_ignore(EMBEDDINGS), rows)
 
     def close(self) -> None:
         """Close all connections; an in-memory ledger forgets everything."""
-        with self._lock:
-            self._engine.dispose()
+        self.database.close()
 
     def _select(self, connection: sa.Connection, keys: Sequence[str]) -> dict[str, Reply]:
         found: dict[str, Reply] = {}
         for chunk in _chunks(keys):
             query = sa.select(*_reply_columns).where(CALLS.c.key.in_(chunk))
-            for key, text, prompt, cached, completion, reason, seconds in connection.execute(query):
+            for key, text, prompt, cached, completion, reason, seconds, crc in connection.execute(query):
+                if crc is not None and crc != call_crc(key, text, reason, prompt, cached, completion):
+                    raise LedgerError(
+                        f"The reply {key} in the ledger {self.name!r} isn't what was written: the file is damaged. "
+                        f"Run `mop ledger repair {self.name}`, which drops it; the call is then made again."
+                    )
                 usage = Usage(prompt, cached, completion)
                 found[key] = Reply(text, usage, reason, key, from_ledger=True, seconds=seconds)
         return found
 
-    def _insert_or_ignore(self, table: sa.Table) -> sa.Insert:
-        if self._engine.dialect.name == "postgresql":
-            return postgresql.insert(table).on_conflict_do_nothing()
-        return sqlite.insert(table).on_conflict_do_nothing()
-
-    def _prepare_sqlite(self, connection: Any, _record: object) -> None:
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-                return
-            except connection.Error as error:
-                # Turning WAL on doesn't wait for other processes by itself, so it is asked again here.
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise LedgerError(_advice(str(error), self._name or ":memory:")) from error
-                time.sleep(0.02)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        """Open a transaction, commit it at the end, and turn the database's errors into `LedgerError`."""
-        try:
-            # The lock is for the in-memory ledger, whose threads share one connection; it costs nothing
-            # elsewhere, because SQLite lets one writer in at a time anyway.
-            with self._lock, self._engine.begin() as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            raise LedgerError(_advice(str(error.orig), self._name or ":memory:")) from error
+    def _day(self) -> sa.ColumnElement[int]:
+        days = CALLS.c.created_at / 86400
+        # A cast cuts the fraction off in SQLite and rounds it elsewhere.
+        return sa.cast(days if self.database.is_sqlite else sa.func.floor(days), sa.Integer)
 
 
-def _row(request: Request, reply: Reply, now: float) -> dict[str, Any]:
+def _shown(group: str, value: object) -> str:
+    if group == "day" and isinstance(value, int):
+        return datetime.fromtimestamp(value * 86400, UTC).date().isoformat()
+    return "" if value is None else str(value)
+
+
+def _row(request: Request, reply: Reply, now: float, run: str | None) -> dict[str, Any]:
+    usage = reply.usage
+    numbers = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
     return {
         "key": reply.key,
         "model": request.model,
@@ -252,11 +219,13 @@ def _row(request: Request, reply: Reply, now: float) -> dict[str, Any]:
         "request": request.canonical(),
         "text": reply.text,
         "finish_reason": reply.finish_reason,
-        "prompt_tokens": reply.usage.prompt_tokens,
-        "cached_tokens": reply.usage.cached_tokens,
-        "completion_tokens": reply.usage.completion_tokens,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
         "seconds": reply.seconds,
         "created_at": now,
+        "run": run,
+        "crc": call_crc(reply.key, reply.text, reply.finish_reason, *numbers),
     }
 
 
@@ -264,21 +233,3 @@ def _chunks(keys: Sequence[str]) -> Iterator[list[str]]:
     distinct = list(dict.fromkeys(keys))
     for start in range(0, len(distinct), CHUNK):
         yield distinct[start : start + CHUNK]
-
-
-def _advice(problem: str, name: str) -> str:
-    if "not a database" in problem:
-        advice = "It is not a SQLite file: give another path, or move the file away."
-    elif "malformed" in problem:
-        advice = "The file is damaged: restore it from a copy, or move it away and start a new ledger."
-    elif "unable to open" in problem or "readonly" in problem:
-        advice = "The file or its folder cannot be written: give a path to a writable folder."
-    elif "locked" in problem:
-        advice = f"Another process has been writing for over {BUSY_SECONDS} s: let it finish, then run this again."
-    elif "full" in problem:
-        advice = "The disk is full: make room, then run this again."
-    elif "no such column" in problem or "has no column" in problem:
-        advice = "The file has tables of another program: give another path."
-    else:
-        advice = "Check the path or URL, and that the database can be reached and written."
-    return f"The ledger {name!r} cannot be used ({problem}). {advice}"

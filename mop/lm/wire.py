@@ -64,13 +64,18 @@ def read_chat(answer: Any, request: Request) -> Reply:
         text = message.get("refusal")
     if text is None and reason == "content_filter":
         text = ""
+    usage = answer.get("usage")
+    spoken = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    # An upstream that failed often says so with an empty text; a model that has nothing to say ends with a token.
+    if text == "" and reason != "content_filter" and (reason == "length" or not spoken):
+        text = None
     if not isinstance(text, str):
         hint = " (the reasoning used up max_tokens: raise it)" if reason == "length" else ""
         raise Malformed(f"a message without text{hint}")
     return Reply(
         text=_storable(text),
         usage=_usage(answer, request, text),
-        finish_reason=reason[:64] if isinstance(reason, str) else "unknown",
+        finish_reason=_storable(reason)[:64] if isinstance(reason, str) else "unknown",
         key=request.key,
         from_ledger=False,
         seconds=0.0,

@@ -1,0 +1,221 @@
+"""Database: opens the file or URL behind a ledger, and says in words what is wrong with it. Knows nothing of calls.
+
+SQLite by default, in WAL mode with ``synchronous=NORMAL``: what is committed survives the death of the process
+(``kill -9`` included); a power cut may lose the last commits, never the file. A new file appears under its name only
+when it is whole, so a file without content is never one that was being made: it is one that was cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.pool import StaticPool
+
+from mop.errors import LedgerError
+from mop.lm import migrations
+from mop.lm.tables import SCHEMA
+
+#: A SQLite file is longer than its header.
+HEADER_BYTES = 100
+#: Seconds to wait for another process that is writing.
+BUSY_SECONDS = 30
+
+
+class Database:
+    """One open database. Safe to use from several threads.
+
+    Args:
+        url: Where it is.
+        name: What error messages call it.
+        new: Make the tables if they aren't there; otherwise it has to be a ledger already.
+        memory: It lives in memory, and all threads share one connection.
+
+    Raises:
+        LedgerError: It cannot be opened, is not a ledger, is damaged, or is of a newer version.
+    """
+
+    def __init__(self, url: sa.URL, name: str, *, new: bool, memory: bool = False) -> None:
+        self.name = name
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._lock = threading.Lock()
+        options: dict[str, Any] = {"poolclass": StaticPool} if memory else {}
+        if self.is_sqlite:
+            options["connect_args"] = {"timeout": BUSY_SECONDS, **({"check_same_thread": False} if memory else {})}
+        try:
+            self._engine = sa.create_engine(url, **options)
+        except (ImportError, sa.exc.ArgumentError) as error:
+            raise LedgerError(f"The ledger {name!r} cannot be opened: {error}. Install its driver.") from error
+        if self.is_sqlite:
+            sa.event.listen(self._engine, "connect", self._prepare_sqlite)
+        try:
+            with self.transaction(write=new) as connection:
+                if new:
+                    migrations.create(connection)
+                current = migrations.version_of(connection) == str(SCHEMA)
+            if not current:
+                with self.transaction(write=True) as connection:
+                    migrations.upgrade(connection, name)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def at_file(cls, file: Path) -> Database:
+        """Open the SQLite file, which is made with its folder if it isn't there. Raises as the class does."""
+        wal = file.with_name(f"{file.name}-wal")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # In this order: a file that another process is making has its name before it has a log.
+            lost = wal.exists() and wal.stat().st_size > 0 and not file.exists()
+            there = file.exists()
+            empty = file.is_file() and file.stat().st_size < HEADER_BYTES
+        except (OSError, ValueError) as error:
+            raise LedgerError(
+                f"The folder of the ledger {str(file)!r} cannot be made or read ({error}); give another."
+            ) from error
+        if lost:
+            raise LedgerError(
+                f"The ledger {str(file)!r} is gone, but its log {wal.name} is there. Put the file back, or run "
+                f"`mop ledger repair {file}`, which saves what the log holds."
+            )
+        if empty:
+            raise LedgerError(
+                f"The ledger {str(file)!r} holds next to nothing: it was cut off, or never was one. Restore it from a "
+                f"copy, run `mop ledger repair {file}` if {wal.name} is there, or delete it to begin a new one."
+            )
+        if not there:
+            _make(file)
+        return cls(_file_url(file), str(file), new=False)
+
+    @classmethod
+    def in_memory(cls) -> Database:
+        """Open a database that is gone when it is closed."""
+        return cls(sa.URL.create("sqlite"), ":memory:", new=True, memory=True)
+
+    @classmethod
+    def at_url(cls, url: str) -> Database:
+        """Open the database at an SQLAlchemy URL. Raises as the class does."""
+        made = sa.make_url(url)
+        if made.get_backend_name() == "sqlite" and made.database:
+            return cls.at_file(Path(made.database))
+        return cls(made, made.render_as_string(), new=True)
+
+    @contextmanager
+    def transaction(self, *, write: bool) -> Iterator[sa.Connection]:
+        """Open a transaction, commit it at the end, and turn the database's errors into `LedgerError`."""
+        try:
+            # The lock is for the in-memory ledger, whose threads share one connection; it costs nothing
+            # elsewhere, because SQLite lets one writer in at a time anyway.
+            with self._lock, self._engine.begin() as connection:
+                if self.is_sqlite:
+                    # Said here, because the driver begins one only at the first INSERT: not at a SELECT, whose
+                    # transaction could then not become a writer's, and not at a change of the tables.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise LedgerError(explain(str(error.orig), self.name)) from error
+
+    def vacuum(self) -> None:
+        """Rewrite the file without what was deleted. Raises LedgerError."""
+        if self.is_sqlite:
+            try:
+                with self._lock, self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql("VACUUM")
+                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sa.exc.DBAPIError as error:
+                raise LedgerError(explain(str(error.orig), self.name)) from error
+
+    def insert_or_ignore(self, table: sa.Table) -> sa.Insert:
+        """Return the statement that inserts rows, leaving those alone whose key is there already."""
+        if self.is_sqlite:
+            return sqlite.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            self._engine.dispose()
+
+    def _prepare_sqlite(self, connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin where `transaction` says so
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                return
+            except connection.Error as error:
+                # Turning WAL on doesn't wait for other processes by itself, so it is asked again here.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise LedgerError(explain(str(error), self.name)) from error
+                time.sleep(0.02)
+
+
+def _file_url(file: Path) -> sa.URL:
+    return sa.URL.create("sqlite", database=str(file))
+
+
+def _make(file: Path) -> None:
+    """Make a new ledger under another name, and give it its own when it is whole; a process that was first wins."""
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    try:
+        Database(_file_url(temporary), str(file), new=True).close()
+        sync(temporary)
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            if not file.exists():
+                temporary.rename(file)
+        sync(file.parent)
+    except OSError as error:
+        raise LedgerError(f"The ledger {str(file)!r} cannot be made ({error}); give another file.") from error
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's names, durable. Raises OSError."""
+    if os.name != "posix" and path.is_dir():
+        return  # elsewhere a folder cannot be opened, and its names are durable by themselves
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def explain(problem: str, name: str) -> str:
+    """Return the database's ``problem`` with what to do about it."""
+    if "not a database" in problem:
+        advice = (
+            "It is not a SQLite file, or its beginning is damaged: give another path, or, if it was a ledger, run "
+            f"`mop ledger repair {name}`."
+        )
+    elif "malformed" in problem:
+        advice = (
+            f"The file is damaged. `mop ledger repair {name}` saves every row that can be read into a new file and "
+            "keeps the damaged one beside it; or restore it from a copy."
+        )
+    elif "unable to open" in problem or "readonly" in problem:
+        advice = "The file or its folder cannot be written: give a path to a writable folder."
+    elif "locked" in problem:
+        advice = f"Another process has been writing for over {BUSY_SECONDS} s: let it finish, then run this again."
+    elif "full" in problem or "disk I/O error" in problem:
+        advice = "The disk is full or failing: make room, then run this again; what was recorded before is kept."
+    elif "no such column" in problem or "has no column" in problem or "no such table" in problem:
+        advice = "The file has tables of another program: give another path."
+    else:
+        advice = "Check the path or URL, and that the database can be reached and written."
+    return f"The ledger {name!r} cannot be used ({problem}). {advice}"

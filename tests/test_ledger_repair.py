@@ -1,0 +1,202 @@
+"""A ledger that the disk has damaged: it is told, never taken for an empty one, and what can be read is saved."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_ledger import call
+
+from mop.errors import LedgerError
+from mop.lm import salvage
+from mop.lm.ledger import Ledger
+from mop.lm.salvage import repair
+from mop.lm.verify import verify
+
+#: Some requests and some answers are longer than a page of the file.
+CALLS = [call(f"{i} " + "question " * (i * 37 % 900), f"[{i}] " + "answer " * (i * 53 % 1200)) for i in range(120)]
+KEYS = [request.key for request, _ in CALLS]
+VECTORS = {f"text {i}": np.full(384, i, dtype=np.float32) for i in range(30)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("whole") / "l"
+    ledger = Ledger(path)
+    for start in range(0, len(CALLS), 10):
+        ledger.put_many(CALLS[start : start + 10], "a run")
+        ledger.put_vectors("e", dict(list(VECTORS.items())[start // 4 : start // 4 + 3]))
+    ledger.close()
+    return path.read_bytes()
+
+
+def read(path: Path) -> dict[str, str]:
+    """Return all answers of a ledger; raises LedgerError."""
+    ledger = Ledger(path)
+    try:
+        found = ledger.get_many(KEYS)
+        ledger.get_vectors("e", list(VECTORS))
+        assert ledger.totals(by=())[()].calls == len(found)
+        return {key: reply.text for key, reply in found.items()}
+    finally:
+        ledger.close()
+
+
+TRUE = {reply.key: reply.text for _, reply in CALLS}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.00005, 0.001, 0.1, 0.33, 0.5, 0.77, 0.99])
+def test_a_ledger_cut_off_anywhere_is_told_and_what_is_left_of_it_is_saved(
+    whole: bytes, tmp_path: Path, share: float
+) -> None:
+    path, cut = tmp_path / "l", int(len(whole) * share)
+    path.write_bytes(whole[:cut])
+    with pytest.raises(LedgerError, match=r"mop ledger repair"):
+        read(path)
+    assert verify(path).problems
+    if share < 0.05:
+        with pytest.raises(LedgerError, match="left as it is"):
+            repair(path)
+        assert path.read_bytes() == whole[:cut]
+        return
+    done = repair(path)
+    saved = read(path)
+    assert len(saved) == done.calls > share * len(CALLS) * 0.6
+    assert saved.items() <= TRUE.items()
+    assert done.damaged is not None
+    assert done.damaged.stat().st_size == cut
+    assert verify(path).problems == ()
+
+
+def test_rows_between_damaged_pages_are_all_saved_and_none_is_wrong(whole: bytes, tmp_path: Path) -> None:
+    path, rng = tmp_path / "l", random.Random(0)
+    for _ in range(6):
+        damaged = bytearray(whole)
+        for _ in range(4):
+            place = rng.randrange(100, len(damaged) - 64)
+            damaged[place : place + 64] = rng.randbytes(64)
+        path.write_bytes(damaged)
+        assert verify(path).problems
+        done = repair(path)
+        saved = read(path)
+        assert saved.items() <= TRUE.items()
+        assert len(saved) == done.calls >= len(CALLS) - 45
+
+
+def test_a_flipped_letter_in_an_answer_is_an_error_and_not_an_answer(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    request, reply = CALLS[1]
+    place = whole.index(reply.text[:5].encode())
+    path.write_bytes(whole[:place] + b"(" + whole[place + 1 :])
+    ledger = Ledger(path)
+    with pytest.raises(LedgerError, match="isn't what was written"):
+        ledger.get_many([request.key])
+    ledger.close()
+    assert any("reply isn't the one" in problem for problem in verify(path).problems)
+    assert repair(path).dropped == 1
+    assert set(read(path)) == set(KEYS) - {request.key}
+
+
+def test_what_a_killed_process_left_in_the_log_is_saved_though_the_file_is_cut(tmp_path: Path) -> None:
+    writer = Ledger(tmp_path / "w")
+    writer.put_many(CALLS[:60])
+    path = tmp_path / "l"
+    path.write_bytes((tmp_path / "w").read_bytes()[:5000])
+    path.with_name("l-wal").write_bytes((tmp_path / "w-wal").read_bytes())
+    writer.close()
+    repair(path)
+    assert len(read(path)) == 60
+
+
+def test_a_ledger_whose_file_is_gone_and_whose_log_is_not_is_told_and_saved(tmp_path: Path) -> None:
+    writer = Ledger(tmp_path / "w")
+    writer.put_many(CALLS[:9])
+    path = tmp_path / "l"
+    path.with_name("l-wal").write_bytes((tmp_path / "w-wal").read_bytes())
+    writer.close()
+    with pytest.raises(LedgerError, match=r"is gone, but its log l-wal is there"):
+        Ledger(path)
+    assert repair(path).calls == 9
+    assert len(read(path)) == 9
+
+
+def test_a_ledger_that_is_whole_is_left_alone(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    path.write_bytes(whole)
+    done = repair(path)
+    assert (done.calls, done.vectors, done.damaged) == (len(CALLS), len(VECTORS), None)
+    assert [file.name for file in tmp_path.iterdir()] == ["l"]
+
+
+def test_a_ledger_in_use_is_not_repaired(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    path.write_bytes(whole)
+    script = "import sys; from mop.lm.ledger import Ledger; held = Ledger(sys.argv[1]); print('held'); input()"
+    holder = subprocess.Popen(  # locks of one's own process say nothing
+        [sys.executable, "-uc", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(LedgerError, match="in use"):
+        repair(path)
+    holder.communicate("\n", timeout=20)
+    assert repair(path).damaged is None
+
+
+def test_a_repair_that_cannot_write_leaves_everything_as_it_was(
+    whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "l"
+    path.write_bytes(whole[: len(whole) // 2])
+
+    def full(_path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(salvage, "sync", full)
+    with pytest.raises(LedgerError, match=r"No space left.*Nothing was lost"):
+        repair(path)
+    assert path.read_bytes() == whole[: len(whole) // 2]
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".l")]
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date_and_can_be_saved(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    Ledger(path).close()
+    request, reply = CALLS[5]
+    with sqlite3.connect(path) as raw:
+        raw.executescript(
+            "DROP INDEX calls_bill; ALTER TABLE calls DROP COLUMN run; ALTER TABLE calls DROP COLUMN crc;"
+            "ALTER TABLE embeddings DROP COLUMN crc; UPDATE meta SET value = '1'"
+        )
+        values = (reply.key, "fake", "execute", request.canonical(), reply.text, "stop", 10, 4, 2, 0.5, 1.7e9)
+        raw.execute(f"INSERT INTO calls VALUES ({','.join('?' * 11)})", values)
+    raw.close()
+    old = path.read_bytes()
+    assert read(path) == {reply.key: reply.text}
+    assert verify(path).version == 2
+    path.write_bytes(old[:-4096])  # its last page is the embeddings' index
+    repair(path)
+    assert read(path) == {reply.key: reply.text}
+    ledger = Ledger(path)
+    ledger.put_many(CALLS[:6], "new")
+    assert {group: total.calls for group, total in ledger.totals(("run",)).items()} == {("",): 1, ("new",): 5}
+    ledger.close()
+
+
+def test_a_process_killed_while_it_makes_a_ledger_leaves_none(tmp_path: Path) -> None:
+    if (child := os.fork()) == 0:
+        from mop.lm import database
+
+        database.os.link = lambda *_: os._exit(1)  # type: ignore[assignment]
+        Ledger(tmp_path / "l")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert not (tmp_path / "l").exists()
+    fresh = Ledger(tmp_path / "l")
+    assert fresh.get_many(KEYS) == {}
+    fresh.close()
