@@ -121,7 +121,8 @@ class Exchange:
             # A part of a whole answer has been sent: only a broken connection says that the rest is missing.
             raise problem
         else:
-            await self._drain()
+            if problem.status != 408:
+                await self._drain()
             wait = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
             await self.respond(problem.body, wait, problem.status)
 

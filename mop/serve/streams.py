@@ -46,8 +46,9 @@ class Events:
                 if self.problem is not None:
                     raise self.problem
                 return
-        if self._head.strip().startswith(b"{"):
-            self._look_at(self._head.strip())
+        told = (self._head + self._rest).strip()
+        if told.startswith(b"{"):  # no stream, whatever its type says
+            self._look_at(told)
         raise self.problem or Problem(
             502, "upstream_malformed", "The upstream was asked for a stream and sent no event."
         )
@@ -85,9 +86,10 @@ class Events:
                     self._look_at(line)
                 yield block
         if self._rest:
-            block, self._rest = self._clean(self._rest), b""
+            block = self._clean(self._rest)
             self._look_at(block)
-            yield block + b"\n\n"
+            if self._ended:  # otherwise it's half a line
+                yield block + b"\n\n"
 
     def _look_at(self, line: bytes) -> None:
         """Learn from a line how the answer stands; most lines are let pass without reading their JSON."""
