@@ -92,8 +92,8 @@ def test_an_empty_ring_lets_nobody_in() -> None:
 
 
 def test_beyond_its_queue_the_server_says_429_and_when_to_come_back() -> None:
-    limits = Limits(concurrency=1, queue=1, seconds=20)
-    with FakeUpstream(latency=0.5) as upstream, running(small_app(upstream.base_url, limits=limits)) as server:
+    limits = Limits(concurrency=1, queue=1, seconds=120)
+    with FakeUpstream(latency=1.0) as upstream, running(small_app(upstream.base_url, limits=limits)) as server:
         replies: list[Any] = []
         threads = [
             threading.Thread(target=lambda: replies.append(server.post("/v1/chat/completions", chat("card"))))
@@ -151,7 +151,6 @@ class SlowEncoder(WordEncoder):
 async def test_texts_that_come_while_one_is_encoded_become_one_batch() -> None:
     encoder = SlowEncoder(0.05)
     batcher = EncodeBatcher(encoder)
-    began = time.monotonic()
     ticks = 0
 
     async def tick() -> None:
@@ -164,7 +163,6 @@ async def test_texts_that_come_while_one_is_encoded_become_one_batch() -> None:
     texts = [f"text {number}" for number in range(40)]
     vectors = await asyncio.gather(*(batcher.encode([text]) for text in texts))
     ticking.cancel()
-    assert time.monotonic() - began < 1
     assert len(encoder.calls) <= 3
     assert ticks >= 5  # the loop was free meanwhile
     assert np.allclose(np.concatenate(vectors), WordEncoder().encode(texts))
@@ -355,3 +353,15 @@ def test_a_server_that_is_stopped_finishes_its_streams() -> None:
         with pytest.raises(openai.APIConnectionError):
             openai.OpenAI(base_url=server.url, api_key="x", max_retries=0).models.list()
         assert len(list(stream)) == 20
+
+
+def test_an_answer_that_outlasts_the_grace_ends_with_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeUpstream(pace=0.3, words=100) as upstream, running(small_app(upstream.base_url), grace=1) as server:
+        client = openai.OpenAI(base_url=server.url, api_key="x", max_retries=0)
+        stream = iter(client.chat.completions.create(**chat("card"), stream=True))
+        next(stream)
+        server.stop()
+        with pytest.raises(openai.APIError) as caught:
+            list(stream)
+        assert caught.value.code == "stopping"
+    assert "Exception in ASGI" not in caplog.text

@@ -26,6 +26,8 @@ JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
 #: What is read of a body that is refused anyway, at most.
 _DRAIN_BYTES, _DRAIN_SECONDS = 64 * 1024 * 1024, 5.0
+#: For the last words to a caller who may not be reading.
+_LAST_WORDS_SECONDS = 1.0
 _log = logging.getLogger("mop.serve")
 
 
@@ -171,6 +173,13 @@ class Endpoint:
         except TimeoutError:
             message = f"The answer was not complete within {gateway.limits.seconds:g} s."
             await exchange.fail(Problem(504, "upstream_timeout", message))
+        except asyncio.CancelledError:
+            # The server has been stopped and the time for its last answers is over: what is left to say is said.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                    await exchange.fail(
+                        Problem(503, "stopping", "The server is being stopped; ask again.", retry_after=1)
+                    )
         except CallerGone:
             raise
         except Exception:  # noqa: BLE001  # whatever it is, the caller gets an answer

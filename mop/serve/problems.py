@@ -23,6 +23,7 @@ status  code                        when
 502     upstream_failed             the upstream says 5xx
 502     upstream_refused            the upstream says 4xx for a reason that isn't the caller's, such as its key
 502     encoder_failed              the encoder cannot encode the query
+503     stopping                    the server is being stopped and its grace is over (in a stream: an error event)
 504     upstream_timeout            no answer in time (in a stream: an error event)
 ======  ==========================  ==================================================================================
 
