@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from mop.serve.registry import Decision
 
@@ -21,13 +20,11 @@ _MARGINS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5,
 
 
 class Metrics:
-    """The counters of one server process; ``several`` says that worker processes count together."""
+    """The counters of one server."""
 
-    def __init__(self, *, several: bool = False) -> None:
-        self._several = several
+    def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        if not several:
-            ProcessCollector(registry=registry)
+        ProcessCollector(registry=registry)
         self.requests = Counter(
             "mop_requests", "Requests by outcome.", ("endpoint", "mixture", "status", "code"), registry=registry
         )
@@ -66,11 +63,9 @@ class Metrics:
         self.reloads = Counter("mop_reloads", "Changed files, by outcome.", ("mixture", "outcome"), registry=registry)
         self.stale = Gauge(
             "mop_stale", "1 if the newest file of a mixture cannot be used and an older one answers.", ("mixture",),
-            registry=registry, multiprocess_mode="livemax",
+            registry=registry,
         )  # fmt: skip
-        self.held = Gauge(
-            "mop_requests_held", "Requests being answered or waiting.", registry=registry, multiprocess_mode="livesum"
-        )
+        self.held = Gauge("mop_requests_held", "Requests being answered or waiting.", registry=registry)
 
     def decided(self, mixture: str, decision: Decision) -> None:
         """Count a decision."""
@@ -93,9 +88,5 @@ class Metrics:
                 self.tokens.labels(mixture, kind).inc(count)
 
     def text(self) -> bytes:
-        """Return everything in the Prometheus text format; of all workers together if there are several."""
-        if not self._several:
-            return generate_latest(self._registry)
-        together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        """Return everything in the Prometheus text format."""
+        return generate_latest(self._registry)

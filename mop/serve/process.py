@@ -1,4 +1,4 @@
-"""Process: runs the server, in this process or in several workers. The only module that knows uvicorn."""
+"""Process: makes the server from a plan and runs it until it is stopped. The only module that knows uvicorn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from mop.serve.app import create_app
 from mop.serve.keys import read_keys
 from mop.serve.limits import Limits
 from mop.serve.loading import Loader, Source
-from mop.serve.metrics import Metrics
 from mop.serve.parsing import RouteOn
 from mop.serve.prompting import CallerSystem
 from mop.serve.warming import warm_all
@@ -30,7 +29,7 @@ _BACKLOG = 2048
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a server process must be told; plain values, so that worker processes can be told as well.
+    """Everything that a server process must be told, in plain values.
 
     ``mixtures`` are ``FILE`` or ``NAME=FILE``; the other fields are those of `Loader`, `create_app` and `Watch`;
     ``grace`` is the seconds that answers under way have when the server ends.
@@ -51,10 +50,11 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
 
 
-def make_app(plan: Plan, *, several: bool = False) -> Starlette:
+def make_app(plan: Plan) -> Starlette:
     """Return the application of a plan: mixtures loaded and checked. Raises what `Loader.load` raises."""
     sources = [Source.of(text) for text in plan.mixtures]
     keys = None if plan.keys is None else Path(plan.keys)
+    ring = None if keys is None else read_keys(keys)
     loader = Loader(
         base_url=plan.base_url,
         model=plan.model,
@@ -67,9 +67,8 @@ def make_app(plan: Plan, *, several: bool = False) -> Starlette:
     return create_app(
         [loader.load(source) for source in sources],
         limits=plan.limits,
-        keys=None if keys is None else read_keys(keys),
+        keys=ring,
         route_on=plan.route_on,
-        metrics=Metrics(several=several),
         background=[*background, watch] if plan.watch_seconds > 0 else background,
     )
 
@@ -111,7 +110,7 @@ class _Server(uvicorn.Server):
             self._announce()
 
 
-def _config(app: Any, plan: Plan, **more: Any) -> uvicorn.Config:
+def _config(app: Starlette, plan: Plan) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=plan.host,
@@ -126,5 +125,4 @@ def _config(app: Any, plan: Plan, **more: Any) -> uvicorn.Config:
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=plan.grace,
-        **more,
     )
