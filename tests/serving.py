@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from starlette.applications import Starlette
 from mop.serve.app import create_app
 from mop.serve.batching import EncodeBatcher
 from mop.serve.limits import Limits
+from mop.serve.process import bind
 from mop.serve.prompting import Style
 from mop.serve.registry import Served
 from mop.serve.upstream import Upstream
@@ -46,7 +46,7 @@ class Running:
     def __init__(self, app: Starlette, grace: int | None = None) -> None:
         self.app = app
         self.gateway = app.state.gateway
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = bind("127.0.0.1", 0)
         self.root = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.url = f"{self.root}/v1"
         config = uvicorn.Config(

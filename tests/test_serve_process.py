@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,6 +110,21 @@ def test_a_port_that_is_taken_is_named() -> None:
         first.listen()
         with pytest.raises(SettingsError, match="Choose another --port"):
             bind("127.0.0.1", first.getsockname()[1])
+
+
+async def test_answers_do_not_wait_for_the_callers_acknowledgement() -> None:
+    accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def connected(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        own = writer.get_extra_info("socket")
+        accepted.set_result(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with bind("127.0.0.1", 0) as bound:
+        async with await asyncio.start_server(connected, sock=bound):
+            _, writer = await asyncio.open_connection(*bound.getsockname())
+            assert await accepted == 1
+            writer.close()
 
 
 def test_without_its_parts_the_server_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ def make_app(plan: Plan) -> Starlette:
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that is bound, but doesn't listen yet. Raises SettingsError if the address can't be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
+    # With the protocol named, asyncio switches Nagle's algorithm off, which costs 40 ms an answer otherwise.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
