@@ -79,7 +79,7 @@ def check_url(base_url: str | None) -> None:
             )
 
 
-def _shown(base_url: str | None) -> str:
+def shown_url(base_url: str | None) -> str:
     """Return the URL without user, password and query, which may hold secrets."""
     parts = urlsplit(base_url or "https://api.openai.com/v1")
     port = f":{parts.port}" if parts.port else ""
@@ -112,7 +112,7 @@ class Endpoint:
         self._timeout = timeout
         self._deadline = deadline
         self._answered = False
-        self._address = Address(_shown(base_url), api_key if api_key != "none" else "", key_source)
+        self._address = Address(shown_url(base_url), api_key if api_key != "none" else "", key_source)
         self._openai = openai.AsyncOpenAI(
             base_url=base_url or "https://api.openai.com/v1",
             api_key=api_key,

@@ -1,0 +1,177 @@
+"""App: the server as a Starlette application, made of objects that are at hand. Knows nothing of files or processes.
+
+======  =====================  ================================================================================
+POST    /v1/chat/completions   routed by the last user message; streams, tools and images as the upstream has them
+POST    /v1/completions        each prompt in the block layout of its expert, at the upstream's own /completions
+POST    /v1/route              the decision only: ``{"model", "input": text or texts}``
+GET     /v1/models, …/{name}   the mixtures
+GET     /healthz, /readyz      alive; ready (503 while experts' prefixes are warmed), with what is stale
+GET     /metrics               for Prometheus
+======  =====================  ================================================================================
+
+What can go wrong is listed in `mop.serve.problems`. /v1 asks for a key if there are keys; the others never do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mop.serve.completing import Completing
+from mop.serve.gateway import Gateway
+from mop.serve.http import Endpoint, Exchange, admit
+from mop.serve.keys import KeyRing
+from mop.serve.limits import Limits
+from mop.serve.metrics import CONTENT_TYPE, Metrics
+from mop.serve.parsing import RouteOn, parse_routing
+from mop.serve.problems import Problem
+from mop.serve.registry import Served
+
+#: A coroutine that runs beside the server until it ends, such as a watch on files.
+Background = Callable[[Gateway], Coroutine[Any, Any, None]]
+_log = logging.getLogger("mop.serve")
+
+
+def create_app(
+    served: Iterable[Served],
+    *,
+    limits: Limits | None = None,
+    keys: KeyRing | None = None,
+    route_on: RouteOn = "last",
+    metrics: Metrics | None = None,
+    background: Sequence[Background] = (),
+) -> Starlette:
+    """Return the application that answers for these mixtures; its ``state.gateway`` holds what it works with.
+
+    Args:
+        served: Mixtures with the upstreams that answer for them.
+        limits: What the server allows.
+        keys: The callers that are let in; None lets everyone in.
+        route_on: Which user messages of a chat are the routed query.
+        metrics: Counters; new ones by default.
+        background: Run beside the server, each with its gateway.
+
+    Raises:
+        SettingsError: Two mixtures share a name, or there is none.
+    """
+    gateway = Gateway.of(served, limits=limits or Limits(), keys=keys, route_on=route_on, metrics=metrics or Metrics())
+    completing = Completing(gateway)
+    post = ["POST"]
+    routes = [
+        Route("/v1/chat/completions", Endpoint(gateway, "chat", completing.chat), methods=post),
+        Route("/v1/completions", Endpoint(gateway, "completions", completing.completion), methods=post),
+        Route("/v1/route", Endpoint(gateway, "route", _routing(gateway)), methods=post),
+        Route("/v1/models", _models),
+        Route("/v1/models/{name:path}", _model),
+        Route("/healthz", _healthz),
+        Route("/readyz", _readyz),
+        Route("/metrics", _metrics),
+    ]
+    app = Starlette(
+        routes=routes,
+        lifespan=_lifespan(gateway, background),
+        exception_handlers={Problem: _problem, HTTPException: _http_problem},
+    )
+    app.state.gateway = gateway
+    return app
+
+
+def _lifespan(gateway: Gateway, background: Sequence[Background]) -> Any:
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(_kept(run(gateway))) for run in background]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for one in gateway.registry:
+                one.batcher.close()
+                await one.upstream.aclose()
+
+    return lifespan
+
+
+async def _kept(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001  # the server goes on without it
+        _log.exception("Work beside the server has ended because of a defect.")
+
+
+def _routing(gateway: Gateway) -> Callable[[Exchange, bytes], Coroutine[Any, Any, None]]:
+    async def route(exchange: Exchange, raw: bytes) -> None:
+        call = parse_routing(raw)
+        found = gateway.registry.find(call.model)
+        exchange.mixture = found.name
+        with gateway.metrics.route_seconds.labels(found.name).time():
+            decisions = await found.decide(call.texts)
+        data = [{"index": place, **decision.document} for place, decision in enumerate(decisions)]
+        document = {"object": "list", "model": found.name, "version": found.version, "data": data}
+        await exchange.respond(json.dumps(document).encode())
+
+    return route
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+def _card(served: Served) -> dict[str, Any]:
+    return {"id": served.name, "object": "model", "created": served.created, "owned_by": "mop"}
+
+
+async def _models(request: Request) -> Response:
+    gateway = _gateway(request)
+    admit(request.headers, gateway.keys)
+    return JSONResponse({"object": "list", "data": [_card(one) for one in gateway.registry]})
+
+
+async def _model(request: Request) -> Response:
+    gateway = _gateway(request)
+    admit(request.headers, gateway.keys)
+    return JSONResponse(_card(gateway.registry.find(request.path_params["name"])))
+
+
+async def _healthz(_request: Request) -> Response:
+    return JSONResponse({"status": "alive"})
+
+
+async def _readyz(request: Request) -> Response:
+    gateway = _gateway(request)
+    models = {
+        one.name: {"version": one.version, "stale": gateway.registry.stale.get(one.name)} for one in gateway.registry
+    }
+    document = {"status": "warming" if gateway.warming else "ready", "models": models}
+    return JSONResponse(document, 503 if gateway.warming else 200)
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(_gateway(request).metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return Response(error.body, error.status, media_type="application/json")
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        message = f"{request.url.path[:200]} doesn't take {request.method}."
+        problem = Problem(405, "method_not_allowed", message)
+    else:
+        problem = Problem(error.status_code, "not_found", f"There is no path {request.url.path[:200]}.")
+    return Response(problem.body, problem.status, headers=error.headers, media_type="application/json")

@@ -1,0 +1,115 @@
+"""Batching: many small requests for vectors become few calls of the encoder, off the event loop.
+
+While one call is under way, texts gather for the next: the busier the server, the larger the batches, and nobody waits
+for a batch to fill. Knows nothing of mixtures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from mop.embeddings.encoders import Encoder, Vectors
+from mop.serve.problems import Problem
+
+#: Texts are cut to this many characters before they are encoded. Encoders take a few hundred to a few thousand tokens.
+MOST_CHARACTERS = 32_768
+
+
+@dataclass(slots=True)
+class _Waiting:
+    texts: list[str]
+    vectors: asyncio.Future[Vectors]
+
+
+class EncodeBatcher:
+    """Encodes for many requests at once.
+
+    Args:
+        encoder: Called in threads of the batcher's own.
+        most: Most texts in a batch of several requests.
+        waiting: Most texts that wait; more are refused with status 429.
+        threads: Calls of the encoder at the same time: one for weights in this process, whose tokenizer isn't made for
+            more, several for an endpoint.
+    """
+
+    def __init__(self, encoder: Encoder, *, most: int = 64, waiting: int = 8192, threads: int = 1) -> None:
+        self.encoder = encoder
+        self._most, self._limit, self._threads = most, waiting, threads
+        self._queue: deque[_Waiting] = deque()
+        self._waiting = 0
+        self._running = 0
+        self._workers: set[asyncio.Task[None]] = set()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="mop-encode")
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector for each text, shape (len(texts), dimension).
+
+        Raises Problem (429) if too many wait, and whatever the encoder raises for these texts.
+        """
+        if self._waiting and self._waiting + len(texts) > self._limit:
+            raise Problem(429, "overloaded", "Too many texts wait to be encoded; try again.", retry_after=1)
+        entry = _Waiting([text[:MOST_CHARACTERS] for text in texts], asyncio.get_running_loop().create_future())
+        self._queue.append(entry)
+        self._waiting += len(entry.texts)
+        if self._running < self._threads:
+            self._running += 1
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        return await entry.vectors
+
+    def close(self) -> None:
+        """Let go of the threads; batches under way end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _work(self) -> None:
+        try:
+            while batch := self._next():
+                await self._settle(batch)
+        finally:
+            # At once, not in the task's callback: between the two, a new text would wait for nobody.
+            self._running -= 1
+
+    async def _settle(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            await self._encode(batch)
+        except Exception as error:  # noqa: BLE001  # it belongs to the requests that wait, not to this task
+            if len(batch) == 1:
+                _fail(batch[0], error)
+                return
+            # One bad text must not fail the others: each gets its own try, once.
+            for entry in batch:
+                await self._settle([entry])
+
+    def _next(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        count = 0
+        while self._queue and (not batch or count + len(self._queue[0].texts) <= self._most):
+            entry = self._queue.popleft()
+            self._waiting -= len(entry.texts)
+            if not entry.vectors.done():  # its caller may have gone
+                batch.append(entry)
+                count += len(entry.texts)
+        return batch
+
+    async def _encode(self, batch: Sequence[_Waiting]) -> None:
+        texts = [text for entry in batch for text in entry.texts]
+        vectors = await asyncio.get_running_loop().run_in_executor(self._pool, self.encoder.encode, texts)
+        if vectors.shape[:1] != (len(texts),) or not np.isfinite(vectors).all():
+            raise Problem(502, "encoder_failed", "The encoder gave no usable vectors for the query.")
+        start = 0
+        for entry in batch:
+            if not entry.vectors.done():
+                entry.vectors.set_result(vectors[start : start + len(entry.texts)])
+            start += len(entry.texts)
+
+
+def _fail(entry: _Waiting, error: Exception) -> None:
+    if not entry.vectors.done():
+        entry.vectors.set_exception(error)

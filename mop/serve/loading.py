@@ -1,0 +1,156 @@
+"""Loading: from mixture files and addresses to what a server answers with. Blocking.
+
+Mixtures share what is the same: an encoder in memory, the connections to an upstream, the embedded model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mop.artifact import MAX_UNPACKED_BYTES, from_bytes
+from mop.connect import is_local, require_endpoint
+from mop.embeddings.encoders import Encoder, Vectors
+from mop.encoding import ENDPOINT, resolve_recorded_encoder
+from mop.errors import ArtifactError, SettingsError
+from mop.lm.endpoint import choose_key
+from mop.mixture import Mixture
+from mop.serve.batching import EncodeBatcher
+from mop.serve.limits import Limits
+from mop.serve.prompting import CallerSystem, Style
+from mop.serve.registry import Served
+from mop.serve.upstream import Upstream
+
+#: Calls at the same time to an endpoint that encodes.
+_ENDPOINT_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A mixture file and the name that it is served under."""
+
+    name: str
+    path: Path
+
+    @classmethod
+    def of(cls, text: str) -> Source:
+        """Read ``FILE`` (its stem is the name) or ``NAME=FILE``. Raises SettingsError if there is no file."""
+        path, name = Path(text).expanduser(), ""
+        if not path.is_file() and "=" in text:
+            name, _, rest = text.partition("=")
+            path = Path(rest).expanduser()
+        if not path.is_file():
+            raise SettingsError(
+                f"There is no mixture file {text!r}. Give FILE or NAME=FILE; `mop optimize` writes one."
+            )
+        return cls(name.strip() or path.stem, path)
+
+
+class _OneAtATime:
+    """An encoder whose tokenizer isn't made for several threads."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._lock = threading.Lock()
+        self.identity = encoder.identity
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        with self._lock:
+            return self._encoder.encode(texts)
+
+
+class Loader:
+    """Makes what is served from files; keeps encoders and upstreams for the next file.
+
+    Args:
+        base_url: Address of the upstream; None means OPENAI_BASE_URL, then OpenAI, or the embedded model if the
+            mixture's model is ``local/...``.
+        model: Another model than the mixtures' own.
+        limits: Of the server.
+        caller_system: What becomes of callers' system messages.
+        learned_decoding: Whether what a caller leaves open is set as it was when the mixture was learned.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        model: str | None = None,
+        limits: Limits | None = None,
+        caller_system: CallerSystem = "after",
+        learned_decoding: bool = True,
+    ) -> None:
+        self._base_url, self._model = base_url, model
+        self._limits = limits or Limits()
+        self._caller_system, self._learned_decoding = caller_system, learned_decoding
+        self._batchers: dict[str, EncodeBatcher] = {}
+        self._upstreams: dict[str, Upstream] = {}
+
+    def load(self, source: Source) -> Served:
+        """Read a mixture, load and check its encoder, and find its upstream.
+
+        Raises ArtifactError, EncoderMismatch, WeightsError, ModelError or SettingsError.
+        """
+        try:
+            with source.path.open("rb") as file:
+                content = file.read(MAX_UNPACKED_BYTES + 1)
+        except OSError as error:
+            raise ArtifactError(f"The mixture {source.path} cannot be read: {error}.") from error
+        if len(content) > MAX_UNPACKED_BYTES:
+            raise ArtifactError(f"{source.path} is larger than {MAX_UNPACKED_BYTES} bytes; it isn't a mixture.")
+        mixture = from_bytes(content, str(source.path))
+        batcher = self._batcher(mixture.encoder_record.name)
+        mixture.use_encoder(batcher.encoder)
+        mixture.route_vectors(mixture.encoder_record.probes)  # builds the index now, not under the first request
+        upstream, model = self._upstream(mixture)
+        return Served(
+            source.name,
+            mixture,
+            batcher,
+            upstream,
+            Style(
+                model,
+                mixture.decoding if self._learned_decoding else None,
+                self._caller_system,
+                upstream.length_field,
+            ),
+            version=hashlib.sha256(content).hexdigest()[:12],
+        )
+
+    def _batcher(self, name: str) -> EncodeBatcher:
+        if name not in self._batchers:
+            encoder = resolve_recorded_encoder(name)
+            if name.startswith(ENDPOINT):
+                batcher = EncodeBatcher(encoder, threads=_ENDPOINT_THREADS)
+            else:
+                batcher = EncodeBatcher(_OneAtATime(encoder))
+            self._batchers[name] = batcher
+        return self._batchers[name]
+
+    def _upstream(self, mixture: Mixture) -> tuple[Upstream, str]:
+        model = self._model or mixture.model
+        if is_local(model) and self._base_url is None:
+            return self._embedded(model), model
+        require_endpoint(model, self._base_url, mixture.provenance)
+        base_url = self._base_url or os.environ.get("OPENAI_BASE_URL") or None
+        if str(base_url) not in self._upstreams:
+            key, _ = choose_key(base_url, None, os.environ)
+            self._upstreams[str(base_url)] = Upstream(base_url, key="" if key == "none" else key, limits=self._limits)
+        return self._upstreams[str(base_url)], model
+
+    def _embedded(self, model: str) -> Upstream:
+        if model not in self._upstreams:
+
+            def start() -> str:
+                from mop.lm.local import shared_server
+
+                return shared_server(model).base_url
+
+            start()  # a model that cannot be loaded is reported now
+            # One call at a time: a slot has the cached prefixes to itself.
+            self._upstreams[model] = Upstream(start=start, limits=self._limits, concurrency=1)
+        return self._upstreams[model]

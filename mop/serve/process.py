@@ -1,0 +1,129 @@
+"""Process: makes the server from a plan and runs it until it is stopped. The only module that knows uvicorn."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+from mop.errors import SettingsError
+from mop.serve.app import create_app
+from mop.serve.keys import read_keys
+from mop.serve.limits import Limits
+from mop.serve.loading import Loader, Source
+from mop.serve.parsing import RouteOn
+from mop.serve.prompting import CallerSystem
+from mop.serve.warming import warm_all
+from mop.serve.watching import Watch
+
+#: Seconds for which an idle connection is kept: longer than clients keep theirs, so that they are the ones to close it.
+_KEEP_ALIVE = 75
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a server process must be told, in plain values.
+
+    ``mixtures`` are ``FILE`` or ``NAME=FILE``; the other fields are those of `Loader`, `create_app` and `Watch`;
+    ``grace`` is the seconds that answers under way have when the server ends.
+    """
+
+    mixtures: tuple[str, ...]
+    base_url: str | None = None
+    model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: str | None = None
+    route_on: RouteOn = "last"
+    caller_system: CallerSystem = "after"
+    learned_decoding: bool = True
+    warm: bool = True
+    watch_seconds: float = 1.0
+    grace: int = 30
+    limits: Limits = field(default_factory=Limits)
+
+
+def make_app(plan: Plan) -> Starlette:
+    """Return the application of a plan: mixtures loaded and checked. Raises what `Loader.load` raises."""
+    sources = [Source.of(text) for text in plan.mixtures]
+    keys = None if plan.keys is None else Path(plan.keys)
+    ring = None if keys is None else read_keys(keys)
+    loader = Loader(
+        base_url=plan.base_url,
+        model=plan.model,
+        limits=plan.limits,
+        caller_system=plan.caller_system,
+        learned_decoding=plan.learned_decoding,
+    )
+    watch = Watch(sources, loader, keys=keys, seconds=plan.watch_seconds, rewarm=plan.warm)
+    background: list[Any] = [warm_all] if plan.warm else []
+    return create_app(
+        [loader.load(source) for source in sources],
+        limits=plan.limits,
+        keys=ring,
+        route_on=plan.route_on,
+        background=[*background, watch] if plan.watch_seconds > 0 else background,
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound, but doesn't listen yet. Raises SettingsError if the address can't be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio switches Nagle's algorithm off, which costs 40 ms an answer otherwise.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise SettingsError(
+            f"The server cannot listen on {host}, port {port}: {error}. Choose another --port, or --host."
+        ) from None
+    bound.set_inheritable(True)
+    return bound
+
+
+def run(plan: Plan, bound: socket.socket, app: Starlette, announce: Callable[[], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish the answers under way. ``announce`` is called when it listens.
+
+    A second Ctrl-C ends it at once. Raises KeyboardInterrupt after a Ctrl-C.
+    """
+    # uvicorn raises the signal again once it has ended; by then there is nothing left to terminate.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
+    _Server(_config(app, plan), announce).run(sockets=[bound])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+
+def _config(app: Starlette, plan: Plan) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=plan.host,
+        port=plan.port,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=plan.grace,
+    )

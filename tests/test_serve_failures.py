@@ -1,0 +1,345 @@
+"""What callers are told when the request is bad, or when the upstream is: a status, a type and a code each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from fake_endpoint import Fault
+from fake_upstream import FakeUpstream, StreamFault
+from serving import Running, chat, running, small_app, wait_until
+
+from mop.serve.limits import Limits
+
+KEY = "sk-upstream-secret"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with FakeUpstream() as upstream, running(small_app(upstream.base_url)) as one:
+        yield one
+
+
+def said(reply: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    """Check the OpenAI shape of an error, and return it."""
+    assert reply.status_code == status, reply.text
+    assert set(reply.json()) == {"error"}
+    error: dict[str, Any] = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code
+    assert error["message"]
+    return error
+
+
+# -- the request
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"{", "invalid_json"),
+        (b"[]", "invalid_json"),
+        (b'"text"', "invalid_json"),
+        (b'{"model": NaN}', "invalid_json"),
+        (b'{"model": "bank", "messages": [{"role": "user", "content": "card"}], "x": 1e999}', "invalid_json"),
+        (b'{"x": ' + b"9" * 5000 + b"}", "invalid_json"),
+        (b"[" * 100_000, "invalid_json"),
+        (b'{"model": "\xff\xfe"}', "invalid_utf8"),
+        ('{"model": "bank"}'.encode("utf-16"), "invalid_utf8"),
+        (b"{}", "invalid_value"),
+        (b'{"messages": []}', "invalid_value"),
+        (b'{"messages": "hi"}', "invalid_value"),
+        (b'{"messages": ["hi"]}', "invalid_value"),
+        (b'{"messages": [{"content": "hi"}]}', "invalid_value"),
+        (b'{"messages": [{"role": "user", "content": 3}]}', "invalid_value"),
+        (b'{"messages": [{"role": "user", "content": ["hi"]}]}', "invalid_value"),
+        (b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}', "invalid_value"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "invalid_value"),
+        (b'{"model": 5, "messages": [{"role": "user", "content": "hi"}]}', "invalid_value"),
+        (b'{"model": "", "messages": [{"role": "user", "content": "hi"}]}', "invalid_value"),
+        (b'{"stream": "yes", "messages": [{"role": "user", "content": "hi"}]}', "invalid_value"),
+        (b'{"messages": [{"role": "system", "content": "hi"}]}', "no_user_message"),
+    ],
+)
+def test_a_bad_chat_is_refused_with_status_400(server: Running, content: bytes, code: str) -> None:
+    error = said(server.post("/v1/chat/completions", content=content), 400, code)
+    assert error["type"] == "invalid_request_error"
+
+
+def test_the_field_to_blame_is_named(server: Running) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": 4, "content": "hi"}]
+    error = said(server.post("/v1/chat/completions", {"messages": messages}), 400, "invalid_value")
+    assert error["param"] == "messages[1].role"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/v1/completions", {"prompt": [1, 2, 3]}, "invalid_value"),
+        ("/v1/completions", {"prompt": []}, "invalid_value"),
+        ("/v1/completions", {}, "invalid_value"),
+        ("/v1/completions", {"prompt": ["a"] * 129}, "invalid_value"),
+        ("/v1/route", {"input": ["card", ""]}, "invalid_value"),
+        ("/v1/route", {"input": {"text": "card"}}, "invalid_value"),
+        ("/v1/route", {"input": "card", "inptu": 1}, "unknown_parameter"),
+        ("/v1/route", {"input": ["a"] * 2049}, "invalid_value"),
+    ],
+)
+def test_a_bad_prompt_or_input_is_refused_with_status_400(server: Running, path: str, body: Any, code: str) -> None:
+    said(server.post(path, body), 400, code)
+
+
+def test_ten_megabytes_of_text_are_refused_whether_announced_or_not(server: Running) -> None:
+    body = json.dumps(chat("x" * 10_000_000)).encode()
+    said(server.post("/v1/chat/completions", content=body), 413, "request_too_large")
+    pieces = (body[start : start + 65536] for start in range(0, len(body), 65536))
+    said(server.post("/v1/chat/completions", content=pieces), 413, "request_too_large")  # type: ignore[arg-type]
+    client = openai.OpenAI(base_url=server.url, api_key="x", max_retries=0)
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(**chat("x" * 10_000_000))
+    assert caught.value.status_code == 413
+
+
+def test_seven_megabytes_are_routed_and_answered(server: Running) -> None:
+    reply = server.post("/v1/chat/completions", chat("card " * 1_400_000))
+    assert reply.status_code == 200
+    assert reply.headers["x-mop-expert"] == "0"
+
+
+def test_a_body_that_never_ends_is_given_up() -> None:
+    answer = b""
+    with running(small_app("http://127.0.0.1:1/v1", limits=Limits(body_seconds=0.3))) as server:
+        address = ("127.0.0.1", int(server.root.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=30) as line:
+            line.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+            while part := line.recv(65536):  # until the server hangs up
+                answer += part
+    assert b" 408 " in answer
+    assert b"request_timeout" in answer
+
+
+def test_an_unknown_model_path_or_method_is_named(server: Running) -> None:
+    error = said(server.post("/v1/chat/completions", {**chat("card"), "model": "other"}), 404, "model_not_found")
+    assert "bank" in error["message"]
+    said(server.get("/v1/other"), 404, "not_found")
+    said(server.get("/v1/chat/completions"), 405, "method_not_allowed")
+
+
+def test_a_web_page_of_another_origin_may_not_ask_an_open_server(server: Running) -> None:
+    reply = server.post("/v1/chat/completions", chat("card"), headers={"origin": "https://example.com"})
+    assert said(reply, 403, "cross_origin")["type"] == "permission_error"
+    assert server.post("/v1/chat/completions", chat("card"), headers={"origin": server.root}).status_code == 200
+
+
+def test_a_defect_is_an_internal_error_with_the_id_that_the_log_has(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeUpstream() as upstream, running(small_app(upstream.base_url)) as server:
+        server.gateway.registry.find("bank").mixture.__dict__["_index"] = None
+        with caplog.at_level(logging.ERROR, logger="mop.serve"):
+            reply = server.post("/v1/chat/completions", chat("card"))
+    error = said(reply, 500, "internal_error")
+    assert reply.headers["x-request-id"] in error["message"]
+    assert reply.headers["x-request-id"] in caplog.text
+    assert "NoneType" not in reply.text
+
+
+# -- the upstream, whole answers
+
+HTML = b"<html><h1>502 Bad Gateway</h1></html>"
+QUOTA = {"error": {"message": f"limit of {KEY} reached", "type": "x", "code": "insufficient_quota"}}
+UPSTREAM_FAULTS = [
+    (Fault(raw=HTML, headers={"content-type": "text/html"}), 502, "upstream_malformed"),
+    (Fault(raw=b"", headers={}), 502, "upstream_malformed"),
+    (Fault(raw=b"[1]"), 502, "upstream_malformed"),
+    (Fault(raw=b'{"object": "list"}'), 502, "upstream_malformed"),
+    (Fault(raw=b"{" * 10_000), 502, "upstream_malformed"),
+    (Fault.body({"error": {"message": f"bad {KEY}"}}), 502, "upstream_error_body"),
+    (Fault.body({"error": "overloaded"}), 502, "upstream_error_body"),
+    (Fault.error(429, "slow down", retry_after="7"), 429, "upstream_rate_limited"),
+    (Fault(429, json.dumps(QUOTA).encode()), 429, "upstream_rate_limited"),
+    (Fault.error(400, "top_k isn't known", code="unknown_field"), 400, "unknown_field"),
+    (Fault(422, b'{"detail": "no"}'), 422, "upstream_refused_parameters"),
+    (Fault.error(401, f"Incorrect API key: {KEY[:12]}***"), 502, "upstream_refused"),
+    (Fault.error(403), 502, "upstream_refused"),
+    (Fault.error(404, "no such model"), 502, "upstream_refused"),
+    (Fault.error(500, f"crash with {KEY}"), 502, "upstream_failed"),
+    (Fault(502, HTML), 502, "upstream_failed"),
+    (Fault(302, b"", {"location": "https://example.com"}), 502, "upstream_malformed"),
+    (Fault(drop=True), 502, "upstream_dropped"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("fault", "status", "code"), UPSTREAM_FAULTS)
+def test_each_failure_of_the_upstream_has_its_status_and_code(
+    failing: tuple[FakeUpstream, Running], fault: Fault, status: int, code: str, stream: bool
+) -> None:
+    upstream, server = failing
+    upstream._faults = lambda _number, _body: fault
+    reply = server.post("/v1/chat/completions", chat("card", stream=stream))
+    error = said(reply, status, code)
+    assert KEY[:12] not in reply.text
+    assert "x-request-id" in reply.headers
+    if status == 429:
+        assert error["type"] == "rate_limit_error"
+        assert int(reply.headers["retry-after"]) >= 1
+    assert server.metric(f'mop_upstream_errors_total{{code="{code}",mixture="bank"}}') >= 1
+
+
+@pytest.fixture(scope="module")
+def failing() -> Iterator[tuple[FakeUpstream, Running]]:
+    with FakeUpstream() as upstream, running(small_app(upstream.base_url, key=KEY)) as server:
+        yield upstream, server
+
+
+def test_the_upstreams_own_wait_is_passed_on(failing: tuple[FakeUpstream, Running]) -> None:
+    upstream, server = failing
+    upstream._faults = lambda _number, _body: Fault.error(429, "slow down", retry_after="7")
+    client = openai.OpenAI(base_url=server.url, api_key="x", max_retries=0)
+    with pytest.raises(openai.RateLimitError) as caught:
+        client.chat.completions.create(**chat("card"))
+    assert caught.value.response.headers["retry-after"] == "7"
+
+
+def test_an_upstream_that_is_down_is_told_within_the_time_for_trying_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with running(small_app(address)) as server:
+        began = time.monotonic()
+        error = said(server.post("/v1/chat/completions", chat("card")), 502, "upstream_unreachable")
+        assert time.monotonic() - began < 20
+        assert error["type"] == "upstream_error"
+        assert address not in error["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_upstream_that_hangs_is_given_up_after_the_time_limit(stream: bool) -> None:
+    limits = Limits(seconds=0.4, retry_seconds=0.1)
+    with FakeUpstream(latency=30) as upstream, running(small_app(upstream.base_url, limits=limits)) as server:
+        said(server.post("/v1/chat/completions", chat("card", stream=stream)), 504, "upstream_timeout")
+        assert server.metric("mop_requests_held") == 0
+        # Its place at the upstream is free again.
+        assert server.gateway.registry.find("bank").upstream.slots._value == limits.concurrency
+
+
+def test_a_whole_answer_that_breaks_off_is_asked_for_again() -> None:
+    faults = [Fault(drop=True), Fault(503, b'{"error": {"message": "Loading model"}}'), None]
+    limits = Limits(seconds=60, retry_seconds=30)
+    with FakeUpstream(faults=faults) as upstream, running(small_app(upstream.base_url, limits=limits)) as server:
+        assert server.post("/v1/chat/completions", chat("card")).status_code == 200
+        assert upstream.served == 3
+        assert server.metric('mop_upstream_errors_total{code="upstream_dropped",mixture="bank"}') == 1
+
+
+def test_requests_wait_out_the_restart_of_an_upstream() -> None:
+    limits = Limits(seconds=120, retry_seconds=60)
+    with FakeUpstream() as first:
+        port = first._port
+    with running(small_app(f"http://127.0.0.1:{port}/v1", limits=limits)) as server:
+        statuses: list[int] = []
+
+        def ask() -> None:
+            statuses.append(server.post("/v1/chat/completions", chat("card")).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: server.metric('mop_upstream_errors_total{code="upstream_unreachable"') >= 5)
+        with FakeUpstream(port=port):
+            for thread in threads:
+                thread.join(60)
+    assert statuses == [200] * 5
+
+
+# -- the upstream, streams
+
+STREAM_FAULTS = [
+    (StreamFault(), "upstream_dropped"),
+    (StreamFault(orderly=True), "upstream_dropped"),
+    (StreamFault(tail=b'data: {"choi', orderly=True), "upstream_dropped"),
+    (StreamFault(tail=b'data: {"error": {"message": "boom", "code": "boom"}}\n\n', orderly=True), "boom"),
+]
+
+
+@pytest.mark.parametrize(("fault", "code"), STREAM_FAULTS)
+def test_a_stream_that_fails_halfway_ends_with_an_error_that_the_official_client_raises(
+    failing: tuple[FakeUpstream, Running], fault: StreamFault, code: str
+) -> None:
+    upstream, server = failing
+    upstream._faults = lambda _number, _body: fault
+    client = openai.OpenAI(base_url=server.url, api_key="x", max_retries=0)
+    pieces = iter(client.chat.completions.create(**chat("card"), stream=True))
+    assert next(pieces).choices[0].delta.content == "word0 "
+    with pytest.raises(openai.APIError) as caught:
+        next(pieces)
+    assert caught.value.code == code
+    text = server.post("/v1/chat/completions", chat("card", stream=True)).text
+    assert "[DONE]" not in text
+    assert text.count('"error"') == 1
+
+
+def test_a_stream_that_stops_moving_is_given_up() -> None:
+    limits = Limits(idle_seconds=0.5)
+    upstream = FakeUpstream(faults=[StreamFault(hang=True)])
+    with upstream, running(small_app(upstream.base_url, limits=limits)) as server:
+        text = server.post("/v1/chat/completions", chat("card", stream=True)).text
+    assert '"word0 "' in text
+    assert '"upstream_timeout"' in text
+
+
+def test_a_stream_that_begins_with_an_error_is_an_error(failing: tuple[FakeUpstream, Running]) -> None:
+    upstream, server = failing
+    tail = b'data: {"error": {"message": "no"}}\n\n'
+    upstream._faults = lambda _number, _body: StreamFault(after=0, tail=tail, orderly=True)
+    said(server.post("/v1/chat/completions", chat("card", stream=True)), 502, "upstream_error_body")
+    upstream._faults = lambda _number, _body: StreamFault(after=0, tail=b'{\n "error": "no"\n}', orderly=True)
+    said(server.post("/v1/chat/completions", chat("card", stream=True)), 502, "upstream_error_body")
+    upstream._faults = lambda _number, _body: StreamFault(after=0, orderly=True)
+    said(server.post("/v1/chat/completions", chat("card", stream=True)), 502, "upstream_malformed")
+
+
+def test_the_upstreams_key_is_neither_in_answers_nor_in_the_log(
+    failing: tuple[FakeUpstream, Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream, server = failing
+    echo = {"choices": [{"message": {"role": "assistant", "content": KEY}}]}
+    with caplog.at_level(logging.DEBUG):
+        for fault in (Fault.body(echo), Fault.error(401, KEY), Fault.error(500, KEY), Fault.error(400, KEY)):
+            upstream._faults = lambda _number, _body, fault=fault: fault  # type: ignore[misc]
+            reply = server.post("/v1/chat/completions", chat("card"))
+            assert KEY not in reply.text + str(reply.headers)
+        tail = b'data: {"choices": [{"delta": {"content": "' + KEY.encode() + b'"}}]}\n\n'
+        upstream._faults = lambda _number, _body: StreamFault(tail=tail)
+        assert KEY not in server.post("/v1/chat/completions", chat("card", stream=True)).text
+    assert upstream.headers[-1]["authorization"] == f"Bearer {KEY}"
+    assert KEY not in caplog.text
+
+
+def test_no_header_of_a_caller_reaches_the_upstream() -> None:
+    with FakeUpstream() as upstream, running(small_app(upstream.base_url)) as server:
+        headers = {"authorization": "Bearer callers-own", "cookie": "a=b", "x-secret": "s"}
+        server.post("/v1/chat/completions", chat("card"), headers=headers)
+        assert not {"authorization", "cookie", "x-secret"} & set(upstream.headers[-1])
+
+
+async def test_a_caller_who_goes_away_frees_its_place_at_the_upstream() -> None:
+    limits = Limits(seconds=60, concurrency=1)
+    with FakeUpstream(pace=0.2, words=100) as upstream, running(small_app(upstream.base_url, limits=limits)) as server:
+        async with openai.AsyncOpenAI(base_url=server.url, api_key="x", max_retries=0) as client:
+            stream = await client.chat.completions.create(**chat("card"), stream=True)
+            await anext(aiter(stream))
+            await stream.close()
+        upstream.pace = 0.0
+        reply = await asyncio.to_thread(server.post, "/v1/chat/completions", chat("card"))
+        assert reply.status_code == 200
+        gone = 'mop_requests_total{code="caller_gone",endpoint="chat",mixture="bank",status='
+        await asyncio.to_thread(wait_until, lambda: server.metric(gone) == 1)
