@@ -79,7 +79,7 @@ def test_one_ctrl_c_finishes_the_calls_on_the_wire_sends_no_more_and_says_how_to
 
 
 def test_a_second_ctrl_c_stops_now(command: list[str], tmp_path: Path) -> None:
-    hang = lambda number, body: Fault(delay=60 if "messages" in body and number > 8 else 0)  # noqa: E731
+    hang = lambda number, body: Fault(delay=12 if "messages" in body and number > 8 else 0)  # noqa: E731
     with FakeEndpoint(nearest_demo_answer, faults=hang) as server, running(command, server, 8) as process:
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
@@ -88,7 +88,8 @@ def test_a_second_ctrl_c_stops_now(command: list[str], tmp_path: Path) -> None:
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert time.monotonic() - began < 15
+        took = time.monotonic() - began
+    assert took < 8, "the second one does not wait for what hangs"
     assert process.returncode == 130
     assert "run the same command again to go on" in err
     assert "Traceback" not in err
