@@ -71,10 +71,12 @@ async def main(arguments: argparse.Namespace) -> dict[str, object]:
         **(
             {} if mixture.retrieval is None else {"single, retrieving": retrieving_prompter(single.generalist, mixture)}
         ),
-        **({} if arguments.no_knn else {f"knn-{arguments.k}": nearest}),
     }
     client = connect(arguments.model, ledger=ledger, base_url=arguments.base_url)
     result = await aevaluate(mixture, test, client, against=systems)
+    # Retrieval reads a whole new prompt for every message, ten times the work; it may get the first rows only.
+    few = test[: arguments.knn_rows]
+    retrieved = await aevaluate(mixture, few, client, against={f"knn-{arguments.k}": nearest}) if few else None
     await client.aclose()
     return {
         "arguments": {key: str(value) for key, value in vars(arguments).items() if key not in ("ledger", "base_url")},
@@ -83,6 +85,7 @@ async def main(arguments: argparse.Namespace) -> dict[str, object]:
         "search": runs,
         "report": {"single": single.report, "mixture": mixture.report},
         "test": result.to_dict(),
+        "test_knn": retrieved and retrieved.to_dict(),
     }
 
 
@@ -103,7 +106,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompt-tokens", type=int, default=600)
     parser.add_argument("--max-demos", type=int, default=20)
     parser.add_argument("--retrieved", type=int, default=1)
-    parser.add_argument("--no-knn", action="store_true")
+    parser.add_argument("--knn-rows", type=int, default=200, help="test rows that retrieval answers, from the first on")
     parser.add_argument("--refit", action="store_true")
     parser.add_argument("--ledger")
     return parser.parse_args()
@@ -113,6 +116,6 @@ if __name__ == "__main__":
     given = parse()
     outcome = asyncio.run(main(given))
     text = json.dumps(outcome, indent=1)
-    print(json.dumps(outcome["test"], indent=1))
+    print(json.dumps([outcome["test"], outcome["test_knn"]], indent=1))
     if given.out:
         Path(given.out).write_text(text + "\n", encoding="utf-8")

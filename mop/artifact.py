@@ -58,7 +58,8 @@ def to_bytes(mixture: Mixture) -> bytes:
     if len(text) > MAX_MANIFEST_BYTES or len(text) + len(vectors) > MAX_UNPACKED_BYTES:
         raise ArtifactError(
             f"The mixture takes {len(text)} bytes of text and {len(vectors)} of vectors; a file holds at most "
-            f"{MAX_MANIFEST_BYTES} and {MAX_UNPACKED_BYTES} in all. Learn it with fewer experts or demos."
+            f"{MAX_MANIFEST_BYTES} and {MAX_UNPACKED_BYTES} in all. "
+            "Learn it with fewer experts or demos, or with retrieved = 0."
         )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -88,7 +88,7 @@ class Layout:
             expert_demos(pool.examples, distances[:, region], assigned == region, recipe, closed=bool(answers))
             for region in range(len(regions))
         )
-        retrieval = retrieval_from(pool, vectors, recipe.retrieved)
+        retrieval = _retrieval(pool, vectors, recipe)
         return cls(recipe, regions, projection, demos, answers, head if recipe.stacked else (), retrieval)
 
     def refitted(self, pool: DemoPool) -> Layout:
@@ -97,7 +97,7 @@ class Layout:
 
     def retrieval_of(self, pool: DemoPool) -> Retrieval | None:
         """Return what the layout retrieves, from another pool."""
-        return retrieval_from(pool, project(pool.vectors, self.projection), self.recipe.retrieved)
+        return _retrieval(pool, project(pool.vectors, self.projection), self.recipe)
 
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the region of each row of ``vectors`` (as the encoder gives them)."""
@@ -115,24 +115,26 @@ class Layout:
     def arm(self, name: str, instruction: str, vectors: Vectors) -> Arm:
         """Return the arm that sends ``vectors`` (the validation examples) to this layout's experts."""
         prompts = [self.prompt(region, instruction) for region in range(len(self.regions))]
-        return Arm(name, self.retrieving([prompts[region] for region in self.assign(vectors)], vectors))
+        pairs = zip(self.assign(vectors), self.retrieved(vectors), strict=True)
+        return Arm(name, tuple(prompts[region].retrieving(demos) for region, demos in pairs))
 
-    def retrieving(self, prompts: Sequence[Prompt], vectors: Vectors) -> tuple[Prompt, ...]:
-        """Return the prompt of each row of ``vectors`` with the demos that the row retrieves."""
+    def retrieved(self, vectors: Vectors) -> list[tuple[Demo, ...]]:
+        """Return the demos that each row of ``vectors`` retrieves."""
         if self.retrieval is None:
-            return tuple(prompts)
-        retrieved = self.retrieval.nearest(project(vectors, self.projection))
-        return tuple(prompt.retrieving(demos) for prompt, demos in zip(prompts, retrieved, strict=True))
+            return [()] * len(vectors)
+        return self.retrieval.nearest(project(vectors, self.projection))
 
 
-def retrieval_from(pool: DemoPool, vectors: Vectors, count: int) -> Retrieval | None:
-    """Return the retrieval of ``count`` demos from ``pool``, whose projected ``vectors`` are given; None for 0."""
-    if not count:
+def _retrieval(pool: DemoPool, vectors: Vectors, recipe: Recipe) -> Retrieval | None:
+    """Return what the recipe retrieves from ``pool``, whose projected ``vectors`` are given."""
+    # The same message labelled twice would fill two places, and one demo that breaks the limit would lengthen a prompt
+    # that no estimate has seen.
+    demos = [Demo.of(example) for example in pool.examples]
+    first = {demo.input: position for position, demo in reversed(list(enumerate(demos)))}
+    kept = [position for position in sorted(first.values()) if demos[position].tokens <= recipe.token_budget]
+    if not (recipe.retrieved and kept):
         return None
-    # The same message labelled twice would fill two places.
-    first = {Demo.of(example).input: position for position, example in reversed(list(enumerate(pool.examples)))}
-    kept = sorted(first.values())
-    return Retrieval(tuple(Demo.of(pool.examples[position]) for position in kept), vectors[kept], count)
+    return Retrieval(tuple(demos[position] for position in kept), vectors[kept], recipe.retrieved)
 
 
 def with_answers(instruction: str, answers: Sequence[str]) -> str:

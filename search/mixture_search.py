@@ -24,13 +24,13 @@ from mop.embeddings.projection import fit_projection, project
 from mop.embeddings.regions import Regions, find_regions
 from mop.mixture import Expert
 from mop.prompts import Demo
-from mop.search import proposers
 from mop.search.experts import DemoPool, Layout, Recipe
 from mop.search.generalist import Generalist, find_generalist
+from mop.search.instructions import RegionInstructions
 from mop.search.judging import Judging, race_report
 from mop.search.learning import Learned, Session
-from mop.search.proposers import Candidate, Failure
-from mop.search.selection import Gate, choose_candidates, gate, hardest
+from mop.search.proposers import Candidate
+from mop.search.selection import Gate, gate
 from mop.search.singles import SinglePrompt
 from mop.search.words import region_words
 from mop.stats import proportion_interval
@@ -39,6 +39,11 @@ from mop.stats import proportion_interval
 async def learn(session: Session) -> Learned:
     """Run the whole search."""
     return await _Search(session).run()
+
+
+#: With this many answers or fewer, their projection has so few components that it tells answers apart and nothing else:
+#: with two, every example of one answer is at the same place.
+FEW_ANSWERS = 8
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,9 @@ class _Search:
             return self._one_prompt(generalist, generalist.report)
         best, layouts = await self._race_layouts(generalist.single)
         self.session.listener.best(float(np.nanmean(best.scores)))
-        chosen, scores = await self._choose_instructions(best, generalist.candidates)
+        self.session.listener.stage("choosing instructions by region")
+        choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates)
+        chosen, scores = await choice.choose()
         return self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts})
 
     # -- the stages
@@ -85,7 +92,7 @@ class _Search:
         answers = self.problem.answers
         projection = (
             fit_projection(self.problem.train_vectors, [example.output for example in self.problem.train])
-            if answers
+            if len(answers) > FEW_ANSWERS
             else None
         )
         layouts: list[Layout] = []
@@ -102,9 +109,12 @@ class _Search:
         """Yield the recipes worth trying, the most promising first (benchmarks/LOG.md has why)."""
         demos, tokens, retrieved = self.session.max_demos, self.session.token_budget, self.session.retrieved
         lent = demos * 3 // 10
-        for count in self.plan.region_counts:
+        for place, count in enumerate(self.plan.region_counts):
             if projected:
                 yield Recipe(count, demos, 0, tokens, projected=True, retrieved=retrieved)
+            if retrieved and not place:
+                # The generalist itself with retrieved demos: regions must be worth more than that.
+                yield Recipe(1, 0, 0, tokens, "all", projected, stacked=stacked, retrieved=retrieved)
             if retrieved:
                 yield Recipe(count, demos, 0, tokens, retrieved=retrieved)
             if stacked:
@@ -123,73 +133,6 @@ class _Search:
             seed=self.problem.seed,
             held_out=project(self.problem.validation_vectors, projection)[self.order],
         )
-
-    async def _choose_instructions(
-        self, best: _Best, shared: Sequence[Candidate]
-    ) -> tuple[list[Candidate], NDArray[np.float64]]:
-        """Return the instruction of each region and the mixture's scores under these choices."""
-        self.session.listener.stage("choosing instructions by region")
-        layout, problem = best.layout, self.problem
-        regions = layout.assign(problem.validation_vectors)
-        candidates, rows = [shared[0]], [best.scores]
-        for candidate in shared[1:]:
-            if self.judging.spare < len(self.order):
-                break
-            arm = layout.arm("shared", candidate.instruction, problem.validation_vectors)
-            rows.append(await self.judging.judge(arm))
-            candidates.append(candidate)
-        for region in hardest(best.scores, regions, len(layout.regions)):
-            here = [int(i) for i in self.order if regions[i] == region]
-            # What the proposer has seen can't judge its proposals: one half shows failures, the other half decides.
-            shown, members = here[::2], here[1::2]
-            if not members:
-                continue
-            if self.judging.spare < 2 + 2 * len(members):
-                break
-            for candidate in await self._propose_for(region, layout, shared[0], shown, best.scores):
-                row = np.full(len(problem.validation), np.nan)
-                prompt = layout.prompt(region, candidate.instruction)
-                prompts = layout.retrieving([prompt] * len(members), problem.validation_vectors[members])
-                row[members] = await self.judging.score(list(zip(prompts, members, strict=True)))
-                candidates.append(candidate)
-                rows.append(row)
-        table = np.vstack(rows)
-        choice = choose_candidates(table, regions, len(layout.regions))
-        chosen = np.asarray(choice)[regions]
-        return [candidates[c] for c in choice], table[chosen, np.arange(len(problem.validation))]
-
-    async def _propose_for(
-        self,
-        region: int,
-        layout: Layout,
-        incumbent: Candidate,
-        shown: Sequence[int],
-        scores: NDArray[np.float64],
-    ) -> list[Candidate]:
-        """Ask for two instructions for a region: from failures among ``shown``, and from what its demos don't show."""
-        problem = self.problem
-        wrong = [i for i in shown if scores[i] < 0.5][:4]
-        prompt = layout.prompt(region, incumbent.instruction)
-        prompts = layout.retrieving([prompt] * len(wrong), problem.validation_vectors[wrong])
-        answers = await self.session.trials.answers(
-            [(prompt, problem.validation[i]) for prompt, i in zip(prompts, wrong, strict=True)]
-        )
-        failures = [Failure(problem.validation[i], answer) for i, answer in zip(wrong, answers, strict=True)]
-        outside = layout.assign(problem.train_vectors) != region
-        complement = [example for example, out in zip(problem.train, outside, strict=True) if out]
-        inside = [example for example, out in zip(problem.train, outside, strict=True) if not out]
-        questions = [
-            (
-                "complement",
-                proposers.from_complement(
-                    proposers.sample(complement, 5, problem.seed, "complement", region),
-                    proposers.sample(inside, 3, problem.seed, "shown", region),
-                ),
-            )
-        ]
-        if failures:
-            questions.insert(0, ("failures", proposers.from_failures(incumbent.instruction, failures)))
-        return await self.judging.propose(questions)
 
     # -- results
 
@@ -283,7 +226,8 @@ def _layout_name(layout: Layout) -> str:
     borrowed = f", {layout.recipe.borrowed} demos borrowed" if layout.answers and layout.recipe.borrowed else ""
     listed = f", {layout.recipe.answers} answers listed" if layout.answers else ""
     retrieved = f", {layout.recipe.retrieved} retrieved" if layout.retrieval else ""
-    return f"{len(layout.regions)} experts {space}{stacked}{borrowed}{retrieved}{listed}"
+    experts = f"{len(layout.regions)} experts {space}" if len(layout.regions) > 1 else "one expert"
+    return f"{experts}{stacked}{borrowed}{retrieved}{listed}"
 
 
 def _gate_report(

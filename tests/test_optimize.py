@@ -228,3 +228,38 @@ def test_a_run_on_few_examples_uses_no_more_calls_than_estimated() -> None:
         settings = make_settings(options)
         run(aoptimize(few, settings, ledger=Ledger.in_memory(), used=used))
     assert used.spend.calls <= estimate(settings, few).calls < 3000
+
+
+def test_an_instruction_written_for_one_region_can_win_there() -> None:
+    def needs_care(messages: list[dict[str, Any]]) -> str:
+        if len(messages) == 1:
+            return "Name the state with care."
+        if "garden" in messages[-1]["content"] and "with care" not in messages[0]["content"]:
+            return "unknown"
+        return nearest_demo_answer(messages)
+
+    with FakeEndpoint(needs_care) as endpoint:
+        mixture = learn(endpoint, Ledger.in_memory(), proposals=0, budget=700, experts=8)
+    written = [expert for expert in mixture.experts if expert.proposer in ("failures", "complement")]
+    assert written
+    assert all("with care" in expert.prompt.instruction and "garden" in expert.words for expert in written)
+    assert all(expert.score is not None and expert.score > (expert.generalist_score or 0) for expert in written)
+
+
+def test_one_expert_that_retrieves_is_raced_beside_the_regions(learned: tuple[Mixture, Run, int]) -> None:
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        report = learn(endpoint, Ledger.in_memory(), budget=600).report
+    names = [entry["name"] for entry in report["layouts"]]
+    assert any(name.startswith("one expert") and "1 retrieved" in name for name in names)
+    assert any("experts by" in name for name in names)
+
+
+def test_few_answers_are_never_projected() -> None:
+    rows = [Example(f"message {i} about {'cards' if i % 2 else 'parcels'}", ("ab"[i % 2],)) for i in range(120)]
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        settings = make_settings(
+            {"model": "simulated", "base_url": endpoint.base_url, "budget": 600, "prompt_tokens": 100}
+        )
+        mixture = run(aoptimize(prepare(rows), settings, ledger=Ledger.in_memory()))
+    assert mixture.projection is None
+    assert not any("answer" in entry["name"].split(",")[0] for entry in mixture.report.get("layouts", []))

@@ -95,8 +95,8 @@ def test_a_layout_retrieves_in_the_space_in_which_it_routes() -> None:
     projection = np.array([[0.0], [5.0], [0.0]], dtype=np.float32)  # keeps the second component, times five
     pool = DemoPool(examples, vectors)
     layout = Layout.build(Recipe(1, retrieved=1), Regions(np.zeros((1, 1), np.float32)), projection, pool, ())
-    (prompt,) = layout.retrieving([Prompt("?")], np.array([[0.9, 0.8]], dtype=np.float32))
-    assert [demo.output for demo in prompt.retrieved] == ["b"]
+    (retrieved,) = layout.retrieved(np.array([[0.9, 0.8]], dtype=np.float32))
+    assert [demo.output for demo in retrieved] == ["b"]
 
 
 # -- in a mixture

@@ -1,0 +1,121 @@
+"""Region-based joint search: which instruction each region's expert gets (arXiv 2407.00256, section 4.3).
+
+Instructions are tried together with a region's demos on that region's validation examples. Those that are shared are
+tried everywhere; others are written for one hard region, from its failures and from the demos that it does not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mop.search import proposers
+from mop.search.experts import Layout
+from mop.search.judging import Judging
+from mop.search.proposers import Candidate, Failure
+from mop.search.selection import choose_candidates, hardest
+
+Scores = NDArray[np.float64]
+
+
+class RegionInstructions:
+    """Chooses an instruction for every region of a layout.
+
+    Args:
+        judging: Asks the models and keeps the account of calls.
+        layout: The regions and their demos.
+        scores: Of the layout under the first of ``shared``, one for each validation example; NaN where not judged.
+        shared: Instructions to try everywhere, best first.
+    """
+
+    def __init__(self, judging: Judging, layout: Layout, scores: Scores, shared: Sequence[Candidate]) -> None:
+        self._judging = judging
+        self._problem = judging.problem
+        self._layout = layout
+        self._candidates = [shared[0]]
+        self._rows = [scores.copy()]
+        self._shared = shared[1:]
+        self._regions = layout.assign(self._problem.validation_vectors)
+        # Found once for all: the same prompts for every candidate, whatever else is looked up beside them.
+        self._retrieved = layout.retrieved(self._problem.validation_vectors)
+
+    async def choose(self) -> tuple[list[Candidate], Scores]:
+        """Return the instruction of each region and the scores of all experts under these choices."""
+        count = len(self._layout.regions)
+        await self._try_shared()
+        await self._try_written()
+        choice = choose_candidates(np.vstack(self._rows), self._regions, count)
+        choice = [await self._confirmed(region, candidate) for region, candidate in enumerate(choice)]
+        chosen = np.asarray(choice)[self._regions]
+        scores = np.vstack(self._rows)[chosen, np.arange(len(self._regions))]
+        return [self._candidates[candidate] for candidate in choice], scores
+
+    async def _try_shared(self) -> None:
+        for candidate in self._shared:
+            if self._judging.spare < len(self._judging.order):
+                break
+            arm = self._layout.arm("shared", candidate.instruction, self._problem.validation_vectors)
+            self._rows.append(await self._judging.judge(arm))
+            self._candidates.append(candidate)
+
+    async def _try_written(self) -> None:
+        for region in hardest(self._rows[0], self._regions, len(self._layout.regions)):
+            here = self._judged(region)
+            # What the proposer has seen can't judge its proposals: one half shows failures, the other half decides.
+            shown, members = here[::2], here[1::2]
+            if not members:
+                continue
+            # Two questions, two candidates on the deciding half, and the winner on the other half.
+            if self._judging.spare < 2 + 2 * len(members) + len(shown):
+                break
+            for candidate in await self._propose_for(region, shown):
+                self._candidates.append(candidate)
+                self._rows.append(await self._scores_in(region, candidate, members))
+
+    async def _propose_for(self, region: int, shown: Sequence[int]) -> list[Candidate]:
+        """Ask for two instructions for a region: from failures among ``shown``, and from what its demos don't show."""
+        problem, incumbent = self._problem, self._candidates[0]
+        prompt = self._layout.prompt(region, incumbent.instruction)
+        wrong = [i for i in shown if self._rows[0][i] < 0.5][:4]
+        trials = [(prompt.retrieving(self._retrieved[i]), problem.validation[i]) for i in wrong]
+        answers = await self._judging.session.trials.answers(trials)
+        failures = [Failure(problem.validation[i], answer) for i, answer in zip(wrong, answers, strict=True)]
+        outside = self._layout.assign(problem.train_vectors) != region
+        complement = [example for example, out in zip(problem.train, outside, strict=True) if out]
+        inside = [example for example, out in zip(problem.train, outside, strict=True) if not out]
+        questions = [
+            (
+                "complement",
+                proposers.from_complement(
+                    proposers.sample(complement, 5, problem.seed, "complement", region),
+                    proposers.sample(inside, 3, problem.seed, "shown", region),
+                ),
+            )
+        ]
+        if failures:
+            questions.insert(0, ("failures", proposers.from_failures(incumbent.instruction, failures)))
+        return await self._judging.propose(questions)
+
+    async def _confirmed(self, region: int, candidate: int) -> int:
+        """Judge a region's choice on what it has not been judged on; return it if it is still better, else 0."""
+        here = self._judged(region)
+        row = self._rows[candidate]
+        unseen = [i for i in here if np.isnan(row[i])]
+        if not unseen:
+            return candidate
+        if self._judging.spare < len(unseen):
+            return 0
+        row[unseen] = (await self._scores_in(region, self._candidates[candidate], unseen))[unseen]
+        return candidate if row[here].sum() > self._rows[0][here].sum() else 0
+
+    async def _scores_in(self, region: int, candidate: Candidate, members: Sequence[int]) -> Scores:
+        """Return the candidate's scores on these validation examples of a region, NaN elsewhere."""
+        prompt = self._layout.prompt(region, candidate.instruction)
+        row = np.full(len(self._regions), np.nan)
+        row[list(members)] = await self._judging.score([(prompt.retrieving(self._retrieved[i]), i) for i in members])
+        return row
+
+    def _judged(self, region: int) -> list[int]:
+        return [int(i) for i in self._judging.order if self._regions[i] == region]
