@@ -38,7 +38,7 @@ _LOCKS = (0x40000000, 512)
 @dataclass(frozen=True, slots=True)
 class Repair:
     """What a repair did: rows in the ledger now, rows that could be decoded but not believed, and where the damaged
-    file is (None if nothing had to be repaired).
+    file is (its log, if that was all there was; None if nothing had to be repaired).
     """
 
     calls: int
@@ -87,6 +87,7 @@ def _replace(file: Path, content: bytes, log: bytes) -> Repair:
         damaged = _free_name(file)
         # The damaged file keeps its name until the new one takes it, so that no moment finds an empty ledger. The log
         # goes first: SQLite would apply it to whatever file has the name.
+        kept = damaged if file.exists() else _beside(damaged, "-wal")
         if file.exists():
             _link(file, damaged)
         if _beside(file, "-wal").exists():
@@ -97,7 +98,7 @@ def _replace(file: Path, content: bytes, log: bytes) -> Repair:
     finally:
         for suffix in ("", "-wal", "-shm", "-journal"):
             _beside(temporary, suffix).unlink(missing_ok=True)
-    return Repair(calls, vectors, dropped, damaged)
+    return Repair(calls, vectors, dropped, kept)
 
 
 def _save(target: Path, content: bytes, log: bytes, name: str) -> tuple[int, int, int]:
