@@ -139,11 +139,12 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         started: float | None = None
         attempt = malformed = 0
+        problem: Trouble | None = None
         while True:
             async with self.limiter.slot(first=attempt > 0) as slot, passing():
                 begun = loop.time()
                 started = begun if started is None else started
-                if attempt > 0 and begun >= started + self._deadline:
+                if problem is not None and begun >= started + self._deadline:
                     # The wait for a slot took the rest: a call that nobody waits for may still be billed.
                     raise self._late(model, attempt, problem)
                 self.attempts += 1

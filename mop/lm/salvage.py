@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import secrets
+import tempfile
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from mop.errors import LedgerError
 from mop.lm import pages
 from mop.lm.database import Database, sync
 from mop.lm.tables import CALLS, EMBEDDINGS, SCHEMA, call_crc
-from mop.lm.verify import verify
+from mop.lm.verify import Verification, verify
 
 #: Rows in one INSERT of the new ledger.
 BATCH = 500
@@ -66,12 +67,23 @@ def repair(file: Path) -> Repair:
             _refuse_if_used(file)
         content = file.read_bytes() if file.exists() else b""
         left = log.read_bytes() if log.exists() else b""
-        report = verify(file)
+        report = _verified_copy(file, content, left)
         if not report.problems:
             return Repair(report.calls, report.vectors, 0, None)
         return _replace(file, content, left)
     except OSError as error:
         raise LedgerError(f"The ledger {str(file)!r} cannot be repaired ({error}). Nothing was lost.") from error
+
+
+def _verified_copy(file: Path, content: bytes, log: bytes) -> Verification:
+    """Verify a copy: opening the ledger itself would take its log into it, which may be what is damaged."""
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+        copy = Path(folder) / file.name
+        if file.exists():
+            copy.write_bytes(content)
+        if _beside(file, "-wal").exists():
+            _beside(copy, "-wal").write_bytes(log)
+        return verify(copy)
 
 
 def _replace(file: Path, content: bytes, log: bytes) -> Repair:
