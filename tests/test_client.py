@@ -16,10 +16,12 @@ from mop.errors import BudgetExceeded, LedgerError, ModelError, ModelUnavailable
 from mop.lm import endpoint as endpoint_module
 from mop.lm.budget import Budget
 from mop.lm.client import EMBED_BATCH, ModelClient
+from mop.lm.commits import GroupCommit
+from mop.lm.endpoint import Endpoint
 from mop.lm.failures import retry_after
 from mop.lm.ledger import Ledger
 from mop.lm.limiter import AdaptiveLimiter
-from mop.lm.request import Request, Usage
+from mop.lm.request import Reply, Request, Usage
 
 SECRET = "sk-do-not-tell-0123456789"
 
@@ -206,6 +208,24 @@ async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(ledger):
         await client.aclose()
 
 
+async def test_a_retry_whose_time_ran_out_while_it_waited_for_a_slot_is_not_sent():
+    with FakeEndpoint(faults=[Fault(500, b"{}", delay=0.1)]) as server:
+        endpoint = Endpoint(server.base_url, "k", "", concurrency=1, timeout=20.0, deadline=1.0)
+
+        async def hold():
+            async with endpoint.limiter.slot(first=True):
+                await asyncio.sleep(1.5)
+
+        call = asyncio.create_task(endpoint.post("/chat/completions", {}, str, model="fake"))
+        await asyncio.sleep(0.02)
+        holding = asyncio.create_task(hold())
+        with pytest.raises(ModelUnavailable, match=r"1 attempts"):
+            await call
+        await holding
+        await endpoint.aclose()
+    assert endpoint.attempts == 1
+
+
 async def test_a_slow_answer_is_given_up_after_the_timeout_and_asked_again(ledger):
     with FakeEndpoint(faults=[Fault(delay=5)]) as server:
         client = client_of(server, ledger, timeout=0.1)
@@ -245,6 +265,12 @@ async def test_a_filtered_answer_is_still_a_reply(ledger):
             Usage(3, 3, 2),
         ),
         (None, Usage(5 + 5 + 1 + 5, 0, 1)),
+        ({"prompt_tokens": 10**19, "completion_tokens": 2}, Usage(5 + 5 + 1 + 5, 0, 1)),
+        ({"prompt_tokens": 9, "completion_tokens": -2}, Usage(5 + 5 + 1 + 5, 0, 1)),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10**19}},
+            Usage(9, 0, 2),
+        ),
     ],
 )
 async def test_usage_is_read_with_its_cached_part_and_estimated_when_it_is_missing(ledger, usage, read):
@@ -400,6 +426,15 @@ async def test_a_ledger_that_cannot_be_written_ends_the_batch(tmp_path):
         await client.aclose()
 
 
+async def test_a_reply_that_no_database_takes_fails_alone_and_nobody_waits_for_ever(ledger):
+    commits = GroupCommit(ledger)
+    absurd = commits.add(ask("a"), Reply("ok", Usage(10**19, 0, 1), "stop", ask("a").key, False, 0.0))
+    with pytest.raises(LedgerError, match="could not be recorded"):
+        await asyncio.wait_for(absurd, 20)
+    fine = commits.add(ask("b"), Reply("ok", Usage(1, 0, 1), "stop", ask("b").key, False, 0.0))
+    assert (await asyncio.wait_for(fine, 20)).text == "ok"
+
+
 async def test_an_error_of_the_callback_is_not_swallowed(ledger):
     def callback(place, reply):
         raise ZeroDivisionError
@@ -527,6 +562,25 @@ async def test_the_limiter_lets_nobody_start_before_retry_after_has_passed():
     async with limiter.slot():
         pass
     assert time.monotonic() - started >= 0.09
+
+
+async def test_the_limiter_wakes_someone_though_the_clock_passes_the_opening_while_it_looks():
+    class Ticking:
+        now, timers = -0.5, 0
+
+        def time(self):
+            self.now += 1.0
+            return self.now
+
+        def call_at(self, *_):
+            self.timers += 1
+
+    clock, limiter = Ticking(), AdaptiveLimiter(4)
+    limiter._resume_at = 1.0
+    turn = asyncio.get_running_loop().create_future()
+    limiter._queue.append(turn)
+    limiter._wake(clock)
+    assert turn.done() or clock.timers == 1
 
 
 async def test_the_limiter_loses_no_slot_to_cancelled_waiters():

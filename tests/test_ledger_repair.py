@@ -126,6 +126,48 @@ def test_a_ledger_whose_file_is_gone_and_whose_log_is_not_is_told_and_saved(tmp_
     assert len(read(path)) == 9
 
 
+def with_log(folder: Path) -> tuple[Path, Path]:
+    """Return a ledger as a killed process leaves it, and its log, which holds four commits."""
+    writer = Ledger(folder / "w")
+    for start in range(0, 40, 10):
+        writer.put_many(CALLS[start : start + 10])
+    path, log = folder / "l", folder / "l-wal"
+    path.write_bytes((folder / "w").read_bytes())
+    log.write_bytes((folder / "w-wal").read_bytes())
+    writer.close()
+    return path, log
+
+
+def test_a_whole_log_is_left_where_it_is_by_a_repair(tmp_path: Path) -> None:
+    path, log = with_log(tmp_path)
+    before = path.read_bytes(), log.read_bytes()
+    done = repair(path)
+    assert (done.calls, done.damaged) == (40, None)
+    assert (path.read_bytes(), log.read_bytes()) == before
+    assert not verify(path).problems
+
+
+@pytest.mark.parametrize("place", [20, 100, 0.5, -3000])
+def test_a_flipped_byte_in_the_log_is_told_and_what_comes_after_it_is_saved(tmp_path: Path, place: float) -> None:
+    path, log = with_log(tmp_path)
+    content = bytearray(log.read_bytes())
+    content[int(place * len(content)) if place == 0.5 else int(place)] ^= 1
+    log.write_bytes(content)
+    assert any("log" in problem for problem in verify(path).problems)
+    assert log.read_bytes() == content
+    done = repair(path)
+    assert len(read(path)) == done.calls >= 30
+    assert done.damaged is not None
+    assert done.damaged.exists()
+
+
+def test_a_log_that_ends_in_the_middle_of_a_commit_is_whole(tmp_path: Path) -> None:
+    path, log = with_log(tmp_path)
+    log.write_bytes(log.read_bytes()[:-5000])
+    assert not verify(path).problems
+    assert len(read(path)) == 30
+
+
 def test_a_ledger_that_is_whole_is_left_alone(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "l"
     path.write_bytes(whole)

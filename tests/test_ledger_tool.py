@@ -145,6 +145,20 @@ def test_verify_and_repair_tell_programs_and_people_what_is_wrong(
     assert said(capsys, "ledger", "stats")["total"]["calls"] == done["calls"]
 
 
+def test_a_repair_of_which_only_the_log_was_left_says_where_that_is_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = Ledger(tmp_path / "w")
+    writer.put_many([priced("a"), priced("b")])
+    (tmp_path / "l-wal").write_bytes((tmp_path / "w-wal").read_bytes())
+    writer.close()
+    assert main(["ledger", "repair", str(tmp_path / "l")]) in (0, None)
+    assert "2 calls" in capsys.readouterr().out
+    (kept,) = tmp_path.glob("l.damaged-*")
+    (tmp_path / "m-wal").write_bytes(kept.read_bytes())
+    assert Path(said(capsys, "ledger", "repair", str(tmp_path / "m"))["damaged"]).name.endswith("-wal")
+
+
 def test_a_tool_makes_no_ledger_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("stats", "export", "verify", "repair"):
         assert main(["ledger", command, str(tmp_path / "absent")]) == 6

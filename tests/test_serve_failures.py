@@ -168,6 +168,7 @@ UPSTREAM_FAULTS = [
     (Fault(429, json.dumps(QUOTA).encode()), 429, "upstream_rate_limited"),
     (Fault.error(400, "top_k isn't known", code="unknown_field"), 400, "unknown_field"),
     (Fault(422, b'{"detail": "no"}'), 422, "upstream_refused_parameters"),
+    (Fault.error(400, "no", code="c" * 1000), 400, "c" * 64),
     (Fault.error(401, f"Incorrect API key: {KEY[:12]}***"), 502, "upstream_refused"),
     (Fault.error(403), 502, "upstream_refused"),
     (Fault.error(404, "no such model"), 502, "upstream_refused"),
@@ -192,7 +193,12 @@ def test_each_failure_of_the_upstream_has_its_status_and_code(
     if status == 429:
         assert error["type"] == "rate_limit_error"
         assert int(reply.headers["retry-after"]) >= 1
-    assert server.metric(f'mop_upstream_errors_total{{code="{code}",mixture="bank"}}') >= 1
+    # The upstream's own codes are no labels: there could be any number of them.
+    label = "upstream_refused_parameters" if status in (400, 422) else code
+    assert server.metric(f'mop_upstream_errors_total{{code="{label}",mixture="bank"}}') >= 1
+    metrics = server.get("/metrics").text
+    assert "unknown_field" not in metrics
+    assert "cccc" not in metrics
 
 
 @pytest.fixture(scope="module")
@@ -311,17 +317,73 @@ def test_the_upstreams_key_is_neither_in_answers_nor_in_the_log(
     failing: tuple[FakeUpstream, Running], caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream, server = failing
-    echo = {"choices": [{"message": {"role": "assistant", "content": KEY}}]}
     with caplog.at_level(logging.DEBUG):
-        for fault in (Fault.body(echo), Fault.error(401, KEY), Fault.error(500, KEY), Fault.error(400, KEY)):
+        for fault in (Fault.body({"error": KEY}), Fault.error(401, KEY), Fault.error(500, KEY), Fault.error(400, KEY)):
             upstream._faults = lambda _number, _body, fault=fault: fault  # type: ignore[misc]
             reply = server.post("/v1/chat/completions", chat("card"))
             assert KEY not in reply.text + str(reply.headers)
-        tail = b'data: {"choices": [{"delta": {"content": "' + KEY.encode() + b'"}}]}\n\n'
+        tail = b'data: {"error": {"message": "' + KEY.encode() + b'"}}\n\n'
         upstream._faults = lambda _number, _body: StreamFault(tail=tail)
         assert KEY not in server.post("/v1/chat/completions", chat("card", stream=True)).text
     assert upstream.headers[-1]["authorization"] == f"Bearer {KEY}"
     assert KEY not in caplog.text
+
+
+def test_a_key_that_is_a_word_spoils_no_answer() -> None:
+    tail = b'data: {"choices": [{"index": 0, "delta": {"content": "fastest"}, "finish_reason": "stop"}]}\n\n'
+    whole = {"choices": [{"message": {"role": "assistant", "content": "the fastest"}}]}
+    faults = [Fault.body(whole), StreamFault(tail=tail, orderly=True), Fault.error(500, "test is wrong")]
+    with FakeUpstream(faults=faults) as upstream, running(small_app(upstream.base_url, key="test")) as server:
+        assert server.post("/v1/chat/completions", chat("card")).json() == whole
+        assert tail.decode() in server.post("/v1/chat/completions", chat("card", stream=True)).text
+        assert "*** is wrong" in server.post("/v1/chat/completions", chat("card")).text
+
+
+def test_after_done_a_stream_has_ended_whatever_else_comes() -> None:
+    error = b'data: {"error": {"message": "late"}}\n\n'
+    faults = [
+        StreamFault(tail=b"data: [DONE]\n\n", hang=True),
+        StreamFault(tail=b"data: [DONE]\n\n"),
+        StreamFault(tail=b"data: [DONE]\n\n" + error, orderly=True),
+    ]
+    with FakeUpstream(faults=faults) as upstream, running(small_app(upstream.base_url)) as server:
+        for _ in faults:
+            began = time.monotonic()
+            text = server.post("/v1/chat/completions", chat("card", stream=True)).text
+            assert text.endswith("data: [DONE]\n\n")
+            assert "error" not in text
+            assert time.monotonic() - began < 30
+
+
+def _finish(index: int) -> bytes:
+    return b'data: {"choices": [{"index": %d, "delta": {}, "finish_reason": "stop"}]}\n\n' % index
+
+
+def test_a_stream_of_several_choices_is_whole_when_all_have_finished() -> None:
+    faults = [
+        StreamFault(tail=_finish(0), orderly=True),
+        StreamFault(tail=_finish(0) + _finish(0), orderly=True),
+        StreamFault(tail=_finish(1) + _finish(0), orderly=True),
+        StreamFault(tail=_finish(0) + _finish(1), orderly=True),
+    ]
+    asked = chat("card", stream=True, n=2)
+    with FakeUpstream(faults=faults) as upstream, running(small_app(upstream.base_url)) as server:
+        texts = [server.post("/v1/chat/completions", asked).text for _ in faults[:3]]
+        body = {"model": "bank", "prompt": ["card", "parcel", "card"], "stream": True}
+        texts.append(server.post("/v1/completions", body).text)
+    assert ["upstream_dropped" in text for text in texts] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:80", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example:8000", 403), ("", 403)],
+)
+def test_a_server_on_the_loopback_without_keys_answers_to_no_other_name(host: str, status: int) -> None:
+    with FakeUpstream() as upstream, running(small_app(upstream.base_url, loopback=True)) as server:
+        reply = server.post("/v1/chat/completions", chat("card"), headers={"host": host})
+        assert reply.status_code == server.get("/v1/models", headers={"host": host}).status_code == status
+        if status == 403:
+            said(reply, 403, "unknown_host")
 
 
 def test_no_header_of_a_caller_reaches_the_upstream() -> None:

@@ -26,7 +26,7 @@ from mop.serve.limits import Limits
 from mop.serve.loading import Loader, Source
 from mop.serve.problems import Problem
 from mop.serve.upstream import Upstream
-from mop.serve.warming import warm_all
+from mop.serve.warming import warm, warm_all
 from mop.serve.watching import Watch
 
 # -- keys
@@ -196,6 +196,27 @@ async def test_texts_are_cut_and_too_many_are_refused() -> None:
     batcher.close()
 
 
+async def test_a_request_of_many_texts_is_encoded_in_pieces_and_lets_others_in_between() -> None:
+    encoder = SlowEncoder(0.01)
+    batcher = EncodeBatcher(encoder, most=4)
+    texts = [f"text {number}" for number in range(50)]
+    large = asyncio.create_task(batcher.encode(texts))
+    await asyncio.sleep(0)
+    assert len(await batcher.encode(["small"])) == 1
+    assert not large.done()
+    assert np.allclose(await large, WordEncoder().encode(texts))
+    assert max(len(call) for call in encoder.calls) <= 4
+    encoder.calls.clear()
+    left = asyncio.create_task(batcher.encode(texts))
+    await asyncio.sleep(0.02)
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    assert len(await batcher.encode(["afterwards"])) == 1
+    assert sum(len(call) for call in encoder.calls) < 50
+    assert batcher._waiting == 0
+    batcher.close()
+
+
 def test_an_encoder_that_fails_is_told_as_such() -> None:
     mixture = small_mixture().with_known_encoder(SlowEncoder())
     with FakeUpstream() as upstream:
@@ -327,6 +348,23 @@ def test_every_prompt_that_can_answer_is_warmed_before_the_server_is_ready() -> 
         first = [body["messages"][0]["content"] for body in endpoint.bodies]
         assert first == ["Answer about the card.", "Answer about the parcel.", "Answer «in one word» – größer."]
         assert {body["max_tokens"] for body in endpoint.bodies} == {1}
+
+
+async def test_a_prompt_that_is_not_warm_in_time_gives_its_slot_back() -> None:
+    with FakeUpstream(latency=30) as endpoint:
+        upstream = Upstream(start=lambda: endpoint.base_url, concurrency=1)
+        assert await asyncio.wait_for(warm(serve_small("bank", upstream), 0.05), 20) == 0
+        assert not upstream.slots.locked()
+        await upstream.aclose()
+
+
+def test_a_defect_while_warming_leaves_the_server_ready() -> None:
+    def start() -> str:
+        raise RuntimeError("no")
+
+    served = [serve_small(name, Upstream(start=start)) for name in ("bank", "shop")]
+    with running(create_app(served, background=[warm_all])) as server:
+        wait_until(lambda: server.get("/readyz").status_code == 200, 10)
 
 
 def test_an_embedded_model_that_dies_is_started_again() -> None:

@@ -64,10 +64,12 @@ class GroupCommit:
         rows = [(request, reply) for request, reply, _ in group]
         try:
             recorded = await asyncio.to_thread(self._ledger.put_many, rows, self._run)
-        except LedgerError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, nobody may be left waiting for this group
+            known = isinstance(error, LedgerError)
+            told = error if known else LedgerError(f"Replies could not be recorded in the ledger ({error!r}).")
             for _, _, committed in group:
                 if not committed.done():
-                    committed.set_exception(error)
+                    committed.set_exception(told)
             return
         for (_, _, committed), reply in zip(group, recorded, strict=True):
             if not committed.done():

@@ -139,10 +139,14 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         started: float | None = None
         attempt = malformed = 0
+        problem: Trouble | None = None
         while True:
             async with self.limiter.slot(first=attempt > 0) as slot, passing():
                 begun = loop.time()
                 started = begun if started is None else started
+                if problem is not None and begun >= started + self._deadline:
+                    # The wait for a slot took the rest: a call that nobody waits for may still be billed.
+                    raise self._late(model, attempt, problem)
                 self.attempts += 1
                 attempt += 1
                 try:
@@ -172,16 +176,19 @@ class Endpoint:
             pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(attempt - 1, 10)) * (1.0 - jitter / 4)
             pause = max(pause, problem.retry_after) if problem.retry_after is not None else pause
             if loop.time() + pause >= started + self._deadline:
-                raise ModelUnavailable(
-                    f"{self._address.url} did not answer for model {model!r} within {self._deadline:g} s "
-                    f"({attempt} attempts; the last: {problem.text}). Run the same command again later: "
-                    "replies so far are kept and not paid for twice."
-                )
+                raise self._late(model, attempt, problem)
             await asyncio.sleep(pause)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._openai.close()
+
+    def _late(self, model: str, attempts: int, last: Trouble) -> ModelUnavailable:
+        return ModelUnavailable(
+            f"{self._address.url} did not answer for model {model!r} within {self._deadline:g} s "
+            f"({attempts} attempts; the last: {last.text}). Run the same command again later: "
+            "replies so far are kept and not paid for twice."
+        )
 
     def _trouble(self, error: Exception, model: str) -> Trouble:
         try:

@@ -86,8 +86,9 @@ class AdaptiveLimiter:
         loop = asyncio.get_running_loop()
         if self._pace is None:
             self._pace = Pace(loop.time())
-        if self._free(loop) and (first or not self._queue):
-            self._start(loop)
+        now = loop.time()
+        if self._free(now) and (first or not self._queue):
+            self._start(now)
             return
         turn: asyncio.Future[None] = loop.create_future()
         if first:
@@ -103,26 +104,28 @@ class AdaptiveLimiter:
                 self._release()
             raise
 
-    def _free(self, loop: asyncio.AbstractEventLoop) -> bool:
-        return self.in_flight < self.limit and loop.time() >= self._opens()
+    def _free(self, now: float) -> bool:
+        return self.in_flight < self.limit and now >= self._opens()
 
     def _opens(self) -> float:
         """Return when the next call may start, as far as time is concerned."""
         return self._resume_at if self._pace is None else max(self._resume_at, self._pace.next_start)
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _start(self, now: float) -> None:
         self.in_flight += 1
         if self._pace is not None:
-            self._pace.started(loop.time())
+            self._pace.started(now)
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._queue and self._free(loop):
+        # One time for all: were it read again below, the opening could lie between the two, and nobody would be woken.
+        now = loop.time()
+        while self._queue and self._free(now):
             turn = self._queue.popleft()
             if not turn.done():
-                self._start(loop)
+                self._start(now)
                 turn.set_result(None)
         opens = self._opens()
-        if self._queue and self._timer is None and loop.time() < opens:
+        if self._queue and self._timer is None and now < opens:
             self._timer = loop.call_at(opens, self._resume, loop)
 
     def _resume(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -52,6 +52,40 @@ def rows(content: bytes, log: bytes = b"") -> Iterator[Row]:
         yield from _rows_of(page, 100 if number == 1 else 0, file)
 
 
+def broken_log(log: bytes) -> bool:
+    """Return whether a write-ahead ``log`` is damaged before its end, where SQLite would pass over the rest in silence.
+
+    SQLite stops at the first frame whose checksum is wrong. After that one, only a commit of the same age tells damage
+    from the leftovers of an older log or from a transaction that was never completed.
+    """
+    if len(log) <= 32:
+        return False
+    size = _SIZES.get(int.from_bytes(log[8:12], "big"))
+    if int.from_bytes(log[:4], "big") not in _LOG_MAGIC or size is None:
+        return True
+    order = ">" if log[3] & 1 else "<"
+    sums = _checksum(log[:24], (0, 0), order)
+    if struct.pack(">2I", *sums) != log[24:32]:
+        return True
+    salts, right = log[16:24], True
+    for start in range(32, len(log) - 24 - size + 1, 24 + size):
+        frame = log[start : start + 24 + size]
+        if right:
+            sums = _checksum(frame[24:], _checksum(frame[:8], sums, order), order)
+            right = frame[8:16] == salts and struct.pack(">2I", *sums) == frame[16:24]
+        if not right and frame[8:16] == salts and frame[4:8] != bytes(4):
+            return True
+    return False
+
+
+def _checksum(content: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
+    first, second = sums
+    for one, two in struct.iter_unpack(f"{order}2I", content):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + two + first) & 0xFFFFFFFF
+    return first, second
+
+
 def _page_size(content: bytes, log: bytes) -> int:
     if content.startswith(_MAGIC) and len(content) > 18:
         size = _SIZES.get(int.from_bytes(content[16:18], "big"))

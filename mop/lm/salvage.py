@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import secrets
+import tempfile
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from mop.errors import LedgerError
 from mop.lm import pages
 from mop.lm.database import Database, sync
 from mop.lm.tables import CALLS, EMBEDDINGS, SCHEMA, call_crc
-from mop.lm.verify import verify
+from mop.lm.verify import Verification, verify
 
 #: Rows in one INSERT of the new ledger.
 BATCH = 500
@@ -38,7 +39,7 @@ _LOCKS = (0x40000000, 512)
 @dataclass(frozen=True, slots=True)
 class Repair:
     """What a repair did: rows in the ledger now, rows that could be decoded but not believed, and where the damaged
-    file is (None if nothing had to be repaired).
+    file is (its log, if that was all there was; None if nothing had to be repaired).
     """
 
     calls: int
@@ -66,12 +67,23 @@ def repair(file: Path) -> Repair:
             _refuse_if_used(file)
         content = file.read_bytes() if file.exists() else b""
         left = log.read_bytes() if log.exists() else b""
-        report = verify(file)
+        report = _verified_copy(file, content, left)
         if not report.problems:
             return Repair(report.calls, report.vectors, 0, None)
         return _replace(file, content, left)
     except OSError as error:
         raise LedgerError(f"The ledger {str(file)!r} cannot be repaired ({error}). Nothing was lost.") from error
+
+
+def _verified_copy(file: Path, content: bytes, log: bytes) -> Verification:
+    """Verify a copy: opening the ledger itself would take its log into it, which may be what is damaged."""
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+        copy = Path(folder) / file.name
+        if file.exists():
+            copy.write_bytes(content)
+        if _beside(file, "-wal").exists():
+            _beside(copy, "-wal").write_bytes(log)
+        return verify(copy)
 
 
 def _replace(file: Path, content: bytes, log: bytes) -> Repair:
@@ -87,6 +99,7 @@ def _replace(file: Path, content: bytes, log: bytes) -> Repair:
         damaged = _free_name(file)
         # The damaged file keeps its name until the new one takes it, so that no moment finds an empty ledger. The log
         # goes first: SQLite would apply it to whatever file has the name.
+        kept = damaged if file.exists() else _beside(damaged, "-wal")
         if file.exists():
             _link(file, damaged)
         if _beside(file, "-wal").exists():
@@ -97,7 +110,7 @@ def _replace(file: Path, content: bytes, log: bytes) -> Repair:
     finally:
         for suffix in ("", "-wal", "-shm", "-journal"):
             _beside(temporary, suffix).unlink(missing_ok=True)
-    return Repair(calls, vectors, dropped, damaged)
+    return Repair(calls, vectors, dropped, kept)
 
 
 def _save(target: Path, content: bytes, log: bytes, name: str) -> tuple[int, int, int]:

@@ -1,4 +1,9 @@
-"""Verify: whether a ledger is what was written. Changes nothing."""
+"""Verify: whether a ledger is what was written. Changes no row.
+
+Opening a ledger whose last writer was killed takes that writer's log into the file, as every other use of it would; so
+the log's checksums are looked at first. A log whose very last commit is damaged together with its mark of being one
+cannot be told from a commit that was never completed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ import sqlalchemy as sa
 
 from mop.errors import LedgerError
 from mop.lm.database import Database
+from mop.lm.pages import broken_log
 from mop.lm.tables import CALLS, EMBEDDINGS, SCHEMA, call_crc
 
 #: Problems of one kind that are listed one by one.
@@ -40,6 +46,10 @@ def verify(ledger: Path | Database) -> Verification:
         return _verify(ledger)
     if not ledger.exists() and not ledger.with_name(f"{ledger.name}-wal").exists():
         raise LedgerError(f"There is no ledger {str(ledger)!r}; give the path of one.")
+    if broken_log(_settled(ledger.with_name(f"{ledger.name}-wal"))):
+        # It isn't opened: that would drop the rest of the log for good.
+        problem = f"log: {ledger.name}-wal is damaged, and what comes after the damage isn't in the ledger"
+        return Verification(0, 0, 0, (problem,))
     try:
         database = Database.at_file(ledger)
     except LedgerError as error:
@@ -48,6 +58,19 @@ def verify(ledger: Path | Database) -> Verification:
         return _verify(database)
     finally:
         database.close()
+
+
+def _settled(log: Path) -> bytes:
+    """Return the content of a log as it is between two writes of a process that uses it; empty if it never rests."""
+    try:
+        content = log.read_bytes()
+        for _ in range(10):
+            before, content = content, log.read_bytes()
+            if content == before:
+                return content
+    except OSError:
+        pass  # none, or none any more; what else is wrong is told when the ledger is opened
+    return b""
 
 
 def _verify(database: Database) -> Verification:

@@ -13,6 +13,8 @@ from mop.prompts import TOKENS_PER_MESSAGE, estimate_tokens
 TEMPLATE_TOKENS = 64
 #: Tokens that a chat template adds to one message at most.
 MESSAGE_TOKENS = 16
+#: No call has more tokens than this: a larger count is a mistake, and databases have no room for any number.
+MOST_TOKENS = 10**9
 
 
 class Malformed(Exception):
@@ -99,14 +101,16 @@ def read_embeddings(answer: Any, count: int) -> list[list[float]]:
 
 
 def _usage(answer: dict[str, Any], request: Request, text: str) -> Usage:
-    """Return the usage as reported, or estimated from the texts for a server that reports none."""
+    """Return the usage as reported, or estimated from the texts for a server that reports none that can be."""
     match answer.get("usage"):
-        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion), **more}:
+        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion), **more} if (
+            0 <= prompt <= MOST_TOKENS and 0 <= completion <= MOST_TOKENS
+        ):
             details = more.get("prompt_tokens_details") or answer.get("timings") or {}
             # llama.cpp before it had prompt_tokens_details says cache_n among its timings.
             cached = details.get("cached_tokens", details.get("cache_n")) if isinstance(details, dict) else 0
-            cached = cached if isinstance(cached, int) else 0
-            return Usage(max(0, prompt), min(max(0, cached), max(0, prompt)), max(0, completion))
+            cached = cached if isinstance(cached, int) and 0 <= cached <= MOST_TOKENS else 0
+            return Usage(prompt, min(cached, prompt), completion)
         case _:
             prompt = sum(estimate_tokens(content) + TOKENS_PER_MESSAGE for _, content in request.messages)
             return Usage(prompt, 0, estimate_tokens(_storable(text)))

@@ -1,6 +1,7 @@
 """Answers: what an upstream's response means. Sends nothing; knows nothing of callers.
 
-A good answer goes on byte for byte. Anything else becomes a `Problem`, without the upstream's key.
+A good answer goes on byte for byte. Anything else becomes a `Problem`, and only there is the upstream's key removed: a
+placeholder such as "test" may well be a part of the answer's words.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ _CALLERS = frozenset({400, 413, 422})
 #: Statuses that pass when a server is back or has loaded its model.
 _PASSING = frozenset({502, 503, 504, 529})
 _MOST_WORDS = 400
+_MOST_CODE = 64
+#: A shorter key is no secret but a placeholder, and removing it would spoil words.
+_SHORTEST_SECRET = 4
 
 
 def read_answer(body: bytes, secret: str) -> Mapping[str, Any]:
@@ -61,9 +65,10 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, secret: str) -
         code, param = known.get("code"), known.get("param")
         return Problem(
             status,
-            redact(code, secret) if isinstance(code, str) else "upstream_refused_parameters",
+            redact(code, secret)[:_MOST_CODE] if isinstance(code, str) else "upstream_refused_parameters",
             redact(str(known.get("message") or said), secret)[:_MOST_WORDS],
-            param=redact(param, secret) if isinstance(param, str) else None,
+            param=redact(param, secret)[:_MOST_WORDS] if isinstance(param, str) else None,
+            label="upstream_refused_parameters",
         )
     if status in (401, 403):
         # Its words often hold a part of the key.
@@ -84,8 +89,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, secret: str) -
 
 
 def redact(text: str, secret: str) -> str:
-    """Return ``text`` without the upstream's key."""
-    return text.replace(secret, "***") if secret else text
+    """Return the text of an error without the upstream's key."""
+    return text.replace(secret, "***") if len(secret) >= _SHORTEST_SECRET else text
 
 
 def _error_of(body: bytes) -> Any:

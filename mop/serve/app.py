@@ -50,6 +50,7 @@ def create_app(
     route_on: RouteOn = "last",
     metrics: Metrics | None = None,
     background: Sequence[Background] = (),
+    loopback: bool = False,
 ) -> Starlette:
     """Return the application that answers for these mixtures; its ``state.gateway`` holds what it works with.
 
@@ -60,11 +61,19 @@ def create_app(
         route_on: Which user messages of a chat are the routed query.
         metrics: Counters; new ones by default.
         background: Run beside the server, each with its gateway.
+        loopback: Whether the server listens on the loopback only; without keys it then answers to no other name.
 
     Raises:
         SettingsError: Two mixtures share a name, or there is none.
     """
-    gateway = Gateway.of(served, limits=limits or Limits(), keys=keys, route_on=route_on, metrics=metrics or Metrics())
+    gateway = Gateway.of(
+        served,
+        limits=limits or Limits(),
+        keys=keys,
+        route_on=route_on,
+        metrics=metrics or Metrics(),
+        loopback=loopback,
+    )
     completing = Completing(gateway)
     post = ["POST"]
     routes = [
@@ -135,13 +144,13 @@ def _card(served: Served) -> dict[str, Any]:
 
 async def _models(request: Request) -> Response:
     gateway = _gateway(request)
-    admit(request.headers, gateway.keys)
+    admit(request.headers, gateway)
     return JSONResponse({"object": "list", "data": [_card(one) for one in gateway.registry]})
 
 
 async def _model(request: Request) -> Response:
     gateway = _gateway(request)
-    admit(request.headers, gateway.keys)
+    admit(request.headers, gateway)
     return JSONResponse(_card(gateway.registry.find(request.path_params["name"])))
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from mop.serve.gateway import Gateway
 from mop.serve.http import EVENTS, JSON, Exchange
-from mop.serve.parsing import parse_chat, parse_completion
+from mop.serve.parsing import Call, parse_chat, parse_completion
 from mop.serve.problems import Problem
 from mop.serve.prompting import chat_body, completion_body
 from mop.serve.registry import Decision, Served
@@ -25,7 +25,8 @@ class Completing:
         served = self._found(exchange, call.model)
         decisions = await self._decided(served, [call.query(self._gateway.route_on)])
         body = chat_body(call, decisions[0].prompt, served.style)
-        await self._pass_on(exchange, served, decisions, "/chat/completions", body, stream=call.stream)
+        count = _asked(call) if call.stream else 0
+        await self._pass_on(exchange, served, decisions, "/chat/completions", body, streamed=count)
 
     async def completion(self, exchange: Exchange, raw: bytes) -> None:
         """Answer one or more prompts, each with its own expert, in one call."""
@@ -33,7 +34,8 @@ class Completing:
         served = self._found(exchange, call.model)
         decisions = await self._decided(served, call.prompts)
         body = completion_body(call, [decision.prompt for decision in decisions], served.style)
-        await self._pass_on(exchange, served, decisions, "/completions", body, stream=call.stream)
+        count = _asked(call) * len(call.prompts) if call.stream else 0
+        await self._pass_on(exchange, served, decisions, "/completions", body, streamed=count)
 
     def _found(self, exchange: Exchange, model: str | None) -> Served:
         served = self._gateway.registry.find(model)
@@ -55,21 +57,22 @@ class Completing:
         path: str,
         body: bytes,
         *,
-        stream: bool,
+        streamed: int,
     ) -> None:
+        """Send the call on and its answer back: whole, or a stream of so many choices."""
         metrics, upstream = self._gateway.metrics, served.upstream
         headers = decision_headers(served, decisions)
 
         def on_trouble(problem: Problem) -> None:
-            metrics.upstream_errors.labels(served.name, problem.code).inc()
+            metrics.upstream_errors.labels(served.name, problem.label).inc()
 
         async with upstream.slots:
-            if not stream:
+            if not streamed:
                 content, usage = await upstream.answer(path, body, on_trouble)
                 metrics.used(served.name, usage)
                 await exchange.respond(content, {**headers, "content-type": JSON})
                 return
-            async with upstream.stream(path, body, on_trouble) as events:
+            async with upstream.stream(path, body, on_trouble, choices=streamed) as events:
                 await exchange.start(200, {**headers, "content-type": EVENTS, "cache-control": "no-cache"})
                 exchange.streaming = True
                 async for block in events:
@@ -77,8 +80,14 @@ class Completing:
                 metrics.used(served.name, events.usage)
                 if events.problem is not None:
                     on_trouble(events.problem)
-                    exchange.code = events.problem.code
+                    exchange.code = events.problem.label
         await exchange.write(b"")
+
+
+def _asked(call: Call) -> int:
+    """Return how many answers to each prompt the caller asks for."""
+    count = call.fields.get("n")
+    return count if isinstance(count, int) and count > 0 else 1
 
 
 def decision_headers(served: Served, decisions: Sequence[Decision]) -> dict[str, str]:

@@ -17,7 +17,8 @@ from mop.serve.registry import Registry, Served
 class Gateway:
     """Mixtures, limits, callers and counters.
 
-    ``keys`` is None if everyone may ask. ``warming`` names what must be done before the server counts as ready.
+    ``keys`` is None if everyone may ask. ``loopback`` tells whether only this machine can. ``warming`` names what must
+    be done before the server counts as ready.
     """
 
     registry: Registry
@@ -26,6 +27,7 @@ class Gateway:
     route_on: RouteOn
     metrics: Metrics
     admission: Admission
+    loopback: bool = False
     warming: set[str] = field(default_factory=set)
 
     @classmethod
@@ -37,8 +39,9 @@ class Gateway:
         keys: KeyRing | None,
         route_on: RouteOn,
         metrics: Metrics,
+        loopback: bool = False,
     ) -> Gateway:
         """Return the gateway of these mixtures. Raises SettingsError if two share a name, or there is none."""
         registry = Registry(served)
         width = sum(upstream.concurrency for upstream in {one.upstream for one in registry})
-        return cls(registry, limits, keys, route_on, metrics, Admission(width + limits.queue, width))
+        return cls(registry, limits, keys, route_on, metrics, Admission(width + limits.queue, width), loopback)

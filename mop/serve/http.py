@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -17,8 +18,8 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from mop.encoding import LOOPBACK
 from mop.serve.gateway import Gateway
-from mop.serve.keys import KeyRing
 from mop.serve.problems import Problem
 from mop.serve.streams import error_event
 
@@ -28,6 +29,9 @@ EVENTS = "text/event-stream; charset=utf-8"
 _DRAIN_BYTES, _DRAIN_SECONDS = 64 * 1024 * 1024, 5.0
 #: For the last words to a caller who may not be reading.
 _LAST_WORDS_SECONDS = 1.0
+#: What a caller on this machine calls it; the Host header has IPv6 addresses in brackets.
+_LOOPBACK_HOSTS = frozenset(f"[{name}]" if ":" in name else name for name in LOOPBACK)
+_PORT = re.compile(r":\d*$")
 _log = logging.getLogger("mop.serve")
 
 
@@ -116,7 +120,7 @@ class Exchange:
 
     async def fail(self, problem: Problem) -> None:
         """Tell the caller of a problem; in a stream, as its last event."""
-        self.code = problem.code
+        self.code = problem.label
         if self.streaming:
             await self.write(error_event(problem))
         elif self.status:
@@ -159,7 +163,7 @@ class Endpoint:
     async def _answer(self, exchange: Exchange) -> None:
         gateway = self._gateway
         try:
-            admit(exchange.headers, gateway.keys)
+            admit(exchange.headers, gateway)
             with gateway.admission.place():
                 gateway.metrics.held.inc()
                 try:
@@ -200,10 +204,16 @@ class Endpoint:
             await _unless_gone(exchange, self._handler(exchange, raw))
 
 
-def admit(headers: Headers, keys: KeyRing | None) -> None:
+def admit(headers: Headers, gateway: Gateway) -> None:
     """Raise Problem unless this caller may ask."""
+    keys = gateway.keys
     if keys is None:
-        # Without keys, any web page that the user opens could have the model work for it.
+        # Without keys, any web page that the user opens could have the model work for it: from its own origin, or by
+        # giving its own name the address of this machine.
+        host = headers.get("host", "localhost").lower()
+        if gateway.loopback and _PORT.sub("", host) not in _LOOPBACK_HOSTS:
+            message = "This server answers to localhost only; run it with keys to have it answer to other names."
+            raise Problem(403, "unknown_host", message)
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != headers.get("host"):
             raise Problem(403, "cross_origin", "Web pages of other origins may not ask; run the server with keys.")

@@ -9,6 +9,7 @@ status  code                        when
 400     no_user_message             there is no user message to route
 401     invalid_api_key             keys are asked for, and this isn't one
 403     cross_origin                a web page of another origin asks a server that has no keys
+403     unknown_host                a server on the loopback that has no keys is asked under another name than localhost
 404     model_not_found, not_found  no such mixture; no such path
 405     method_not_allowed          the path takes another method
 408     request_timeout             the request's body didn't arrive in time
@@ -27,7 +28,8 @@ status  code                        when
 504     upstream_timeout            no answer in time (in a stream: an error event)
 ======  ==========================  ==================================================================================
 
-The upstream's 400, 413 and 422 are about the caller's own parameters, and are passed on in its words.
+The upstream's 400, 413 and 422 are about the caller's own parameters, and are passed on in its words, with its code;
+the metrics count them all as upstream_refused_parameters.
 """
 
 from __future__ import annotations
@@ -46,11 +48,12 @@ class Problem(MopError):
 
     Args:
         status: HTTP status.
-        code: One of the codes above; also the label of the metrics.
+        code: One of the codes above, or the upstream's own.
         message: What was wrong and what to do. Never holds the upstream's key or a path of this machine.
         param: The field of the request that is to blame.
         retry_after: Seconds after which asking again makes sense.
         again: Whether the server itself may ask the upstream once more.
+        label: The label of the metrics where the code is the upstream's own: there could be any number of those.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class Problem(MopError):
         param: str | None = None,
         retry_after: float | None = None,
         again: bool = False,
+        label: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.label = code if label is None else label
         self.status, self.code, self.param = status, code, param
         self.retry_after = None if retry_after is None else max(1, math.ceil(retry_after))
         self.again = again

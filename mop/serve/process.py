@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
+from mop.encoding import LOOPBACK
 from mop.errors import SettingsError
 from mop.serve.app import create_app
 from mop.serve.keys import read_keys
@@ -70,6 +71,7 @@ def make_app(plan: Plan) -> Starlette:
         keys=ring,
         route_on=plan.route_on,
         background=[*background, watch] if plan.watch_seconds > 0 else background,
+        loopback=plan.host in LOOPBACK,
     )
 
 

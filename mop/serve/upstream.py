@@ -98,12 +98,11 @@ class Upstream:
                 await response.aclose()
             return content, read_answer(content, self._key)
 
-        content, usage = await self._persist(attempt, on_trouble)
-        return (content.replace(self._key.encode(), b"***") if self._key else content), usage
+        return await self._persist(attempt, on_trouble)
 
     @asynccontextmanager
-    async def stream(self, path: str, body: bytes, on_trouble: OnTrouble) -> AsyncIterator[Events]:
-        """Yield the events of an answer, the first of them at hand; raises Problem before that."""
+    async def stream(self, path: str, body: bytes, on_trouble: OnTrouble, *, choices: int = 1) -> AsyncIterator[Events]:
+        """Yield the events of an answer of so many ``choices``, the first at hand; raises Problem before that."""
 
         async def attempt() -> tuple[Events, httpx2.Response]:
             response = await self._send(path, body)
@@ -111,7 +110,8 @@ class Upstream:
                 if "text/event-stream" not in response.headers.get("content-type", "").lower():
                     read_answer(await self._whole(response), self._key)
                     raise Problem(502, "upstream_malformed", "The upstream was asked for a stream and sent none.")
-                events = Events(_translated(response.aiter_bytes()), self._key, self._limits.idle_seconds)
+                chunks = _translated(response.aiter_bytes())
+                events = Events(chunks, self._key, self._limits.idle_seconds, choices=choices)
                 await events.first()
             except BaseException:
                 await response.aclose()
@@ -137,7 +137,7 @@ class Upstream:
                 return await attempt()
             except Problem as problem:
                 on_trouble(problem)
-                broken += problem.code == "upstream_dropped"
+                broken += problem.label == "upstream_dropped"
                 wait = max(pause, problem.retry_after or 0.0)
                 if not problem.again or broken >= BROKEN_ATTEMPTS or loop.time() + wait > give_up:
                     raise
