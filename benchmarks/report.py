@@ -28,7 +28,7 @@ Pairs are compared on the tasks and seeds that both have, on the same examples; 
 section. A task is **won** by the higher mean score over seeds, and **tied** where the means differ by less than half of
 one test example of one seed (0.005 with 100 test examples); a tie counts half in the win rate. The interval of the win
 rate is Wilson's 95 % interval of (wins + ties / 2) out of the tasks. **Sure** wins and losses are those where the
-paired 95 % interval over distinct test inputs excludes zero; an input that several seeds drew counts once, with its mean.
+paired 95 % interval over distinct test inputs excludes zero; an input of several seeds counts once, by its mean.
 The interval covers the choice of test inputs, not that of tasks, and no correction is made for many pairs.
 
 Ranks are averaged over the tasks that all methods have, 1 for the best; equal scores share their ranks. Calls and
