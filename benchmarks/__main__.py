@@ -77,10 +77,10 @@ def run_command(given: argparse.Namespace) -> int:
 
 def report_command(given: argparse.Namespace) -> int:
     path = Path(given.results)
-    records = Results(path).read()
-    if not records:
+    records, failed = Results(path).read(), Results(path).failed()
+    if not records and not failed:
         raise DataError(f"There are no results in {path}; run `python -m benchmarks run` first.")
-    text = report(list(records.values()))
+    text = report(records.values(), failed)
     if given.out is None:
         sys.stdout.write(text)
         return 0

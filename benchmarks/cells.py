@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.splitting import sizes_of, split_task, splits_hash
+from benchmarks.splitting import Sizes, split_task, splits_hash
 from benchmarks.tasks import load_task
 from mop.connect import connect, open_ledger
 from mop.evaluation import SystemScore, aevaluate
@@ -27,37 +27,66 @@ from mop.sync import run
 #: Packages whose version can change a result.
 PACKAGES = ("mop", "numpy", "scikit-learn", "faiss-cpu", "sentence-transformers", "torch", "openai")
 #: Schema of a result line.
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class Cell:
     """One method on one task under one seed.
 
-    ``options`` are the settings of the search that the user gave, and ``test`` the number of test examples if another
-    than the benchmark's was given. ``data`` is the SHA-256 of the task's files. ``key`` identifies the cell: whatever
-    can change its result, but neither the address of the endpoint nor how many calls are in flight.
+    ``options`` are the settings of the search that the user gave, ``sizes`` those of the splits. ``data`` is the
+    SHA-256 of the task's files. ``key`` identifies the cell: whatever can change its result (with every setting that
+    was left at its default, and mop's version), but neither the address of the endpoint nor how many calls are in
+    flight.
     """
 
     task: str
     method: str
     seed: int
     data: str
+    metric: str
+    sizes: Sizes
     options: tuple[tuple[str, Any], ...] = ()
-    test: int | None = None
 
     @property
     def key(self) -> str:
         """SHA-256 (24 hex digits) of everything that identifies the cell."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:24]
+        # Resolved settings, so that a default that is given explicitly makes no other cell.
+        parts = {
+            "task": self.task,
+            "data": self.data,
+            "sizes": asdict(self.sizes),
+            "settings": _settings(self._resolved()),
+            "mop": version("mop"),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
     def settings(self, place: Place) -> Settings:
         """Return the settings of the search; the environment's MOP_* variables have no say in an experiment."""
+        where = {"base_url": place.base_url, "proposer_url": place.proposer_url, "concurrency": place.concurrency}
+        return self._resolved(**where)
+
+    def _resolved(self, **where: Any) -> Settings:
         given = {**dict(self.options), "method": self.method, "seed": self.seed}
         if "budget" not in given:  # the caps are tokens or money alone
             given["budget"] = f"{given.pop('tokens')} tokens" if "tokens" in given else f"{given.pop('usd')} USD"
-        where = {"base_url": place.base_url, "proposer_url": place.proposer_url, "concurrency": place.concurrency}
-        return make_settings({**given, **where}, environment={})
+        settings = make_settings({**given, **where}, environment={})
+        return settings.model_copy(update={"metric": self.metric})
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what a line of the result file says of the cell, finished or not."""
+        return {
+            "schema": SCHEMA,
+            "cell": self.key,
+            "task": self.task,
+            "method": self.method,
+            "seed": self.seed,
+            "options": dict(self.options),
+            "metric": self.metric,
+            "data_sha256": self.data,
+            "most_test": self.sizes.test,
+            "versions": _versions(),
+        }
 
 
 @dataclass(frozen=True)
@@ -91,8 +120,8 @@ async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
     import asyncio
 
     task = await asyncio.to_thread(load_task, Path(place.data), cell.task)
-    splits = split_task(task, cell.seed, sizes_of(task, cell.test))
-    settings = cell.settings(place).model_copy(update={"metric": task.metric})
+    splits = split_task(task, cell.seed, cell.sizes)
+    settings = cell.settings(place)
     used, started = Run(), time.perf_counter()
     mixture = await aoptimize(splits, settings, ledger=ledger, used=used)
     learned = time.perf_counter()
@@ -107,23 +136,16 @@ async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
         mixture.save(folder / f"{cell.key}.mop")
     system = result.systems[0]
     return {
-        "schema": SCHEMA,
-        "cell": cell.key,
-        "task": cell.task,
-        "method": cell.method,
-        "seed": cell.seed,
-        "options": dict(cell.options),
-        "metric": task.metric,
-        "data_sha256": cell.data,
+        **cell.conditions(),
         "splits_sha256": {"learn": data_hash(splits), "test": splits_hash(splits.test)},
         "sizes": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
         "score": system.accuracy,
         "scores": [round(float(score), 6) for score in system.scores],
+        "test_inputs": [hashlib.sha256(one.input.encode()).hexdigest()[:16] for one in splits.test],
         **_shape(mixture),
         "search": {**_spent(used.spend), "seconds": round(learned - started, 2), "sent": used.sent},
         "test": {**_tested(system), "seconds": round(time.perf_counter() - learned, 2)},
         "settings": _settings(settings),
-        "versions": _versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -10,8 +10,7 @@ import numpy as np
 from scipy import stats
 
 from mop.errors import DataError
-from mop.seeds import stream
-from mop.stats import RESAMPLES, Interval, paired_difference
+from mop.stats import Interval, paired_difference
 
 Record = Mapping[str, Any]
 Scores = Mapping[str, Mapping[str, Mapping[int, Record]]]
@@ -21,9 +20,9 @@ Scores = Mapping[str, Mapping[str, Mapping[int, Record]]]
 class Pair:
     """How the first of two methods did against the second, over tasks.
 
-    ``win_rate`` counts a tie half; ``interval`` is its 95 % bootstrap interval over tasks. ``difference`` is the mean
+    ``win_rate`` counts a tie half; ``interval`` is Wilson's 95 % interval of it over tasks. ``difference`` is the mean
     over tasks of the first's score minus the second's. ``sure_wins`` and ``sure_losses`` are the tasks where the paired
-    95 % interval over test examples excludes zero.
+    95 % interval over distinct test inputs excludes zero.
     """
 
     wins: int
@@ -44,7 +43,7 @@ class Pair:
 def compare(scores: Scores, first: str, second: str) -> Pair | None:
     """Compare two methods on the tasks and seeds that both have; None if there are none.
 
-    Raises DataError if they were tested on different examples.
+    Raises DataError if they learned from different examples or were tested on different ones.
     """
     outcomes, differences, sure = [], [], []
     for task in sorted(scores):
@@ -54,30 +53,28 @@ def compare(scores: Scores, first: str, second: str) -> Pair | None:
         ours = [scores[task][first][seed] for seed in seeds]
         theirs = [scores[task][second][seed] for seed in seeds]
         for one, other in zip(ours, theirs, strict=True):
-            if one["splits_sha256"]["test"] != other["splits_sha256"]["test"]:
-                raise DataError(
-                    f"{first} and {second} were tested on different examples of {task}, seed {one['seed']}; "
-                    "results from different data don't belong into one file."
-                )
-        a = np.concatenate([record["scores"] for record in ours])
-        b = np.concatenate([record["scores"] for record in theirs])
+            for split, what in (("test", "were tested on"), ("learn", "learned from")):
+                if one["splits_sha256"][split] != other["splits_sha256"][split]:
+                    raise DataError(
+                        f"{first} and {second} {what} different examples of {task}, seed {one['seed']}; "
+                        "results from different data don't belong into one file."
+                    )
+        a, b = mean_by_input(ours), mean_by_input(theirs)
         difference = mean_over_seeds(ours) - mean_over_seeds(theirs)
-        paired = paired_difference(a, b)
-        tied = abs(difference) < 0.5 / len(a)
+        paired = paired_difference([a[name] for name in a], [b[name] for name in a])
+        tied = abs(difference) < 0.5 / max(len(record["scores"]) for record in ours)
         outcomes.append(0.5 if tied else float(difference > 0))
         differences.append(difference)
         sure.append((paired.low > 0) - (paired.high < 0))
     if not outcomes:
         return None
     values = np.array(outcomes)
-    drawn = stream(0, "win rate", len(values)).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
     return Pair(
         wins=int((values == 1).sum()),
         ties=int((values == 0.5).sum()),
         losses=int((values == 0).sum()),
         win_rate=float(values.mean()),
-        interval=Interval(float(low), float(high)),
+        interval=wilson(float(values.sum()), len(values)),
         difference=float(np.mean(differences)),
         sure_wins=sure.count(1),
         sure_losses=sure.count(-1),
@@ -88,6 +85,33 @@ def mean_over_seeds(records: Iterable[Record]) -> float:
     """Return the mean score, whatever the order of the records."""
     values = [record["score"] for record in sorted(records, key=lambda record: record["seed"])]
     return float(sum(values) / len(values))
+
+
+def mean_by_input(records: Iterable[Record]) -> dict[str, float]:
+    """Return the mean score over seeds of each distinct test input.
+
+    Seeds may draw the same input, and repeated measurements of one input are no independent ones. Records that don't
+    name their inputs share them where their test splits are the same ones.
+    """
+    found: dict[str, list[float]] = {}
+    for record in sorted(records, key=lambda record: record["seed"]):
+        split = record["splits_sha256"]["test"]
+        names = record.get("test_inputs") or [f"{split} {place}" for place in range(len(record["scores"]))]
+        for name, score in zip(names, record["scores"], strict=True):
+            found.setdefault(name, []).append(float(score))
+    return {name: sum(scores) / len(scores) for name, scores in found.items()}
+
+
+def wilson(successes: float, count: int, level: float = 0.95) -> Interval:
+    """Return Wilson's interval of a rate; half a success, from a tie, is allowed.
+
+    Unlike a bootstrap interval it doesn't shrink to a point where all outcomes are the same.
+    """
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    rate, scale = successes / count, 1 + z * z / count
+    centre = (rate + z * z / (2 * count)) / scale
+    reach = z / scale * (rate * (1 - rate) / count + z * z / (4 * count * count)) ** 0.5
+    return Interval(max(0.0, centre - reach), min(1.0, centre + reach))
 
 
 def shared_tasks(scores: Scores, methods: Sequence[str]) -> list[str]:

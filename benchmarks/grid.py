@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.cells import Cell, Place, run_cell
 from benchmarks.results import Results
+from benchmarks.splitting import sizes_of
 from benchmarks.tasks import choose_tasks, load_task
 from mop.errors import ModelUnavailable, MopError, SettingsError
 from mop.search.methods import PARTICULAR, get_method
@@ -59,21 +60,25 @@ def plan_cells(
     given = _named(options)
     cells = []
     for task in choose_tasks(data, tasks):
-        digest = load_task(data, task).sha256
+        loaded = load_task(data, task)
+        digest, sizes = loaded.sha256, sizes_of(loaded, test)
         for seed in seeds:
             for method in methods:
                 heeded = tuple(sorted((name, value) for name, value in given.items() if _heeds(method, name)))
-                cells.append(Cell(task, method, seed, digest, heeded, test))
+                cells.append(Cell(task, method, seed, digest, loaded.metric, sizes, heeded))
     return list(dict.fromkeys(cells))
 
 
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, and the model and the caps in any case, each in one spelling."""
+    """Return the options that differ from their defaults, and the model and the caps in any case, in one spelling."""
     given = {name: value for name, value in options.items() if value is not None}
     # Whether a method heeds an option is seen to elsewhere; the default method heeds all of them.
     settings = make_settings(given, environment={})
     caps = {name: getattr(settings, name) for name in ("budget", "tokens", "usd")}
-    named = {**given, **caps, "model": settings.model}
+    defaults = {name: field.default for name, field in type(settings).model_fields.items()}
+    # A default that is given explicitly is no option of its own, so tables put its cells with those that left it out.
+    other = {name: value for name, value in given.items() if value != defaults.get(name)}
+    named = {**other, **caps, "model": settings.model}
     return {name: value for name, value in named.items() if value is not None}
 
 
@@ -100,17 +105,28 @@ def run_grid(cells: Sequence[Cell], place: Place, results: Results, workers: Wor
 
 
 def run_chain(cells: Sequence[Cell], place: Place, results: str) -> list[Failed]:
-    """Run cells one after another in this process and add each to the result file as it is finished."""
+    """Run cells one after another in this process and add each to the result file as it ends."""
     failed = []
+    file = Results(results)
     for cell in cells:
         try:
-            Results(results).add(run_cell(cell, place))
+            file.add(run_cell(cell, place))
         except ModelUnavailable:
             raise
-        except MopError as error:
-            failed.append(Failed(cell, str(error)))
-            print(f"{describe(cell)} failed: {error}", file=sys.stderr, flush=True)
+        except Exception as error:  # noqa: BLE001 - a defect that one cell meets must not end the others
+            said = str(error) if isinstance(error, MopError) else f"{type(error).__name__}: {error}"
+            failed.append(Failed(cell, said))
+            file.add_failed({**cell.conditions(), "failed": _public(type(error).__name__, str(error), place)})
+            print(f"{describe(cell)} failed: {said}", file=sys.stderr, flush=True)
     return failed
+
+
+def _public(kind: str, message: str, place: Place) -> dict[str, str]:
+    """Return an error for the result file, without the addresses of endpoints: they may be private."""
+    for address in (place.base_url, place.proposer_url):
+        if address:
+            message = message.replace(address, "(endpoint)")
+    return {"type": kind, "message": " ".join(message.split())[:300]}
 
 
 def describe(cell: Cell) -> str:

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.comparing import Pair, average_ranks, compare, mean_over_seeds, shared_tasks
+from benchmarks.comparing import Pair, average_ranks, compare, mean_by_input, mean_over_seeds, shared_tasks
+from mop.errors import DataError
 from mop.search.methods import METHODS, PARTICULAR
 from mop.stats import proportion_interval
 
@@ -18,24 +19,39 @@ Record = dict[str, Any]
 Scores = dict[str, dict[str, dict[int, Record]]]
 
 EXPLANATION = """\
-A cell is one method on one task under one seed; a seed has a split of its own. `±` is the half-width of the 95 % t
-interval over seeds; a task with one seed has the 95 % interval over its test examples in brackets. `—`: not run.
+A cell is one method on one task under one seed; a seed has a split of its own. With several seeds, `±` is the wider of
+two half-widths: of the 95 % t interval over seeds (search, split and test together, but few values), and of the 95 %
+interval over distinct test inputs (which inputs were drawn, and nothing else). A task with one seed has the latter in
+brackets. `—`: not run; `failed`: ended by an error, which is listed.
 
-Pairs are compared on the tasks and seeds that both have, on the same test examples. A task is **won** by the higher
-mean score over seeds, and **tied** where the means differ by less than half a test example; a tie counts half in the
-win rate. The interval of the win rate is a 95 % bootstrap interval over tasks. **Sure** wins and losses are those where
-the paired 95 % interval over test examples excludes zero.
+Pairs are compared on the tasks and seeds that both have, on the same examples; **left out** are the other tasks of the
+section. A task is **won** by the higher mean score over seeds, and **tied** where the means differ by less than half of
+one test example of one seed (0.005 with 100 test examples); a tie counts half in the win rate. The interval of the win
+rate is Wilson's 95 % interval of (wins + ties / 2) out of the tasks. **Sure** wins and losses are those where the
+paired 95 % interval over distinct test inputs excludes zero; an input of several seeds counts once, by its mean.
+The interval covers the choice of test inputs, not that of tasks, and no correction is made for many pairs.
 
 Ranks are averaged over the tasks that all methods have, 1 for the best; equal scores share their ranks. Calls and
-tokens of the search are means over cells, whether the endpoint or the ledger answered.
+tokens of the search are means over cells, whether the endpoint or the ledger answered. Experts are those that answer
+queries, not regions that fall back to the single prompt; a method of one prompt has none.
 """
 
 
-def report(records: Iterable[Record]) -> str:
-    """Return all tables; results under different conditions (model, budget, …) are in sections of their own."""
+def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:
+    """Return all tables; results under different conditions (model, budget, test, data, …) have their own sections.
+
+    Raises DataError if two results are of the same task, method and seed under the same conditions.
+    """
+    every = [*records, *failed]
+    digests: dict[str, set[str]] = {}
+    for record in every:
+        digests.setdefault(record["task"], set()).add(record.get("data_sha256", ""))
     conditions: dict[str, list[Record]] = {}
-    for record in records:
-        conditions.setdefault(condition(record), []).append(record)
+    for record in every:
+        name = condition(record)
+        if len(digests[record["task"]]) > 1:
+            name += f", data {record.get('data_sha256', '')[:8]}"
+        conditions.setdefault(name, []).append(record)
     sections = [_section(name, conditions[name]) for name in sorted(conditions)]
     return "\n".join(["# Results of the grid\n", EXPLANATION, *sections])
 
@@ -43,7 +59,10 @@ def report(records: Iterable[Record]) -> str:
 def condition(record: Record) -> str:
     """Return what results must share to be compared, in words."""
     shared = {name: value for name, value in record["options"].items() if name not in PARTICULAR}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(shared.items()))
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in sorted(shared.items())]
+    if "most_test" in record:
+        words.append(f"test {record['most_test']}")
+    return ", ".join([*words, f"mop {record['versions']['mop']}"])
 
 
 def label(record: Record) -> str:
@@ -54,33 +73,47 @@ def label(record: Record) -> str:
 
 def _section(name: str, records: Sequence[Record]) -> str:
     scores: Scores = {}
+    failed: Scores = {}
     for record in records:
-        scores.setdefault(record["task"], {}).setdefault(label(record), {})[record["seed"]] = record
+        table = failed if "failed" in record else scores
+        cell = table.setdefault(record["task"], {}).setdefault(label(record), {})
+        if record["seed"] in cell and "failed" not in record:
+            raise DataError(
+                f"There are two results of {label(record)} on {record['task']} under seed {record['seed']}; they "
+                "differ in something that the tables don't show. Keep one of them, or use a result file for each."
+            )
+        cell[record["seed"]] = record
     known = list(METHODS)
     methods = sorted(
         {label(record) for record in records},
         key=lambda one: (known.index(one.split(" ")[0]) if one.split(" ")[0] in known else len(known), one),
     )
-    parts = [f"## {name}\n", _versions(records), "### Scores\n", _score_table(scores, methods)]
+    parts = [f"## {name}\n", _versions(records), "### Scores\n", _score_table(scores, failed, methods)]
+    if failed:
+        parts += ["### Failed\n", _failure_table(failed)]
     if len(methods) > 1:
-        parts += ["### Pairs\n", _pair_table(scores, methods)]
+        parts += ["### Pairs\n", _pair_table(scores, len({record["task"] for record in records}), methods)]
     parts += ["### Methods\n", _method_table(scores, methods)]
     return "\n".join(parts)
 
 
 def _versions(records: Sequence[Record]) -> str:
-    found = sorted({json.dumps([record["versions"]["mop"], record["encoder"]]) for record in records})
-    each = "; ".join(f"mop {mop}, encoder {encoder}" for mop, encoder in map(json.loads, found))
+    finished = [record for record in records if "failed" not in record]
+    found = sorted({json.dumps([record["versions"]["mop"], record["encoder"]]) for record in finished})
+    each = "".join(f"; mop {mop}, encoder {encoder}" for mop, encoder in map(json.loads, found))
     seeds = sorted({record["seed"] for record in records})
-    return f"{len(records)} cells, seeds {', '.join(map(str, seeds))}; {each}.\n"
+    failed = f" and {len(records) - len(finished)} failed" if len(finished) < len(records) else ""
+    return f"{len(finished)} cells{failed}, seeds {', '.join(map(str, seeds))}{each}.\n"
 
 
-def _score_table(scores: Scores, methods: Sequence[str]) -> str:
+def _score_table(scores: Scores, failed: Scores, methods: Sequence[str]) -> str:
     rows = []
-    for task in sorted(scores):
-        cells = [scores[task].get(method, {}) for method in methods]
-        some = next(iter(next(cell for cell in cells if cell).values()))
-        rows.append([task, some["metric"], str(some["sizes"]["test"]), *map(_score, cells)])
+    for task in sorted({*scores, *failed}):
+        cells = [scores.get(task, {}).get(method, {}) for method in methods]
+        failures = [failed.get(task, {}).get(method, {}) for method in methods]
+        some = next(iter(next(cell for cell in (*cells, *failures) if cell).values()))
+        size = str(some["sizes"]["test"]) if "sizes" in some else "—"
+        rows.append([task, some["metric"], size, *map(_score, cells, failures)])
     shared = shared_tasks(scores, methods)
     if len(shared) > 1:
         means = [
@@ -91,31 +124,44 @@ def _score_table(scores: Scores, methods: Sequence[str]) -> str:
     return _table(["task", "metric", "test", *methods], rows)
 
 
-def _score(cell: dict[int, Record]) -> str:
+def _score(cell: dict[int, Record], failures: dict[int, Record]) -> str:
     if not cell:
-        return "—"
+        return "failed" if failures else "—"
+    missing = f" ({len(failures)} failed)" if failures else ""
     mean = mean_over_seeds(cell.values())
+    interval = proportion_interval(list(mean_by_input(cell.values()).values()))
     if len(cell) == 1:
-        (record,) = cell.values()
-        interval = proportion_interval(record["scores"])
-        return f"{mean:.3f} [{interval.low:.2f}, {interval.high:.2f}]"
+        return f"{mean:.3f} [{interval.low:.2f}, {interval.high:.2f}]{missing}"
     from scipy import stats
 
     values = [record["score"] for _, record in sorted(cell.items())]
     spread = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
     reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread / len(values) ** 0.5
-    return f"{mean:.3f} ± {reach:.3f}"
+    return f"{mean:.3f} ± {max(reach, (interval.high - interval.low) / 2):.3f}{missing}"
 
 
-def _pair_table(scores: Scores, methods: Sequence[str]) -> str:
+def _failure_table(failed: Scores) -> str:
+    rows = []
+    for task in sorted(failed):
+        for method in sorted(failed[task]):
+            for seed, record in sorted(failed[task][method].items()):
+                error = record["failed"]
+                message = error["message"].replace("|", "\\|").replace("\n", " ")
+                rows.append([task, method, str(seed), error["type"], message])
+    return _table(["task", "method", "seed", "error", "message"], rows)
+
+
+def _pair_table(scores: Scores, tasks: int, methods: Sequence[str]) -> str:
     rows = []
     for place, first in enumerate(methods):
         for second in methods[place + 1 :]:
             pair = compare(scores, first, second)
             if pair is not None:
-                rows.append(_pair_row(first, second, pair))
+                rows.append([*_pair_row(first, second, pair), str(tasks - pair.tasks)])
+            else:
+                rows.append([first, second, "0", *["—"] * 8, str(tasks)])
     head = ["method", "against", "tasks", "wins", "ties", "losses", "win rate", "95 %", "mean difference", "sure wins"]
-    return _table([*head, "sure losses"], rows)
+    return _table([*head, "sure losses", "left out"], rows)
 
 
 def _pair_row(first: str, second: str, pair: Pair) -> list[str]:
@@ -140,6 +186,9 @@ def _method_table(scores: Scores, methods: Sequence[str]) -> str:
     for method in methods:
         records = [record for task in sorted(scores) for record in scores[task].get(method, {}).values()]
         count = len(records)
+        if not count:
+            rows.append([method, "0", *["—"] * 7])
+            continue
         queries = sum(len(record["scores"]) for record in records)
         search = [record["search"] for record in records]
         test = [record["test"] for record in records]
@@ -153,7 +202,7 @@ def _method_table(scores: Scores, methods: Sequence[str]) -> str:
                 f"{sum(one['completion_tokens'] for one in search) / count:,.0f}",
                 f"{sum(one['prompt_tokens'] for one in test) / queries:,.0f}",
                 f"{sum(one['completion_tokens'] for one in test) / queries:,.0f}",
-                f"{sum(record['experts'] for record in records) / count:.1f}",
+                f"{sum(record['kept'] for record in records) / count:.1f}",
             ]
         )
     head = ["method", "cells", "average rank", "search calls", "search prompt tokens"]

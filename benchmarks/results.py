@@ -1,4 +1,4 @@
-"""Results: one JSON line for each finished cell, in a file that several processes may append to.
+"""Results: one JSON line for each cell that ended, finished or failed, in a file that several processes may append to.
 
 A process that is killed while it writes leaves half a line at most; it is cut off by the next one that appends.
 """
@@ -32,6 +32,14 @@ class Results:
 
         The last line counts only if it is whole.
         """
+        return {key: record for key, record in self._last().items() if "failed" not in record}
+
+    def failed(self) -> list[dict[str, Any]]:
+        """Return the failed cells that no later run has finished, each with its last failure."""
+        return [record for record in self._last().values() if "failed" in record]
+
+    def _last(self) -> dict[str, dict[str, Any]]:
+        """Return one line for each cell: the first that is finished, or else the last failure."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -42,7 +50,9 @@ class Results:
         for number, line in enumerate(_whole(content).split(b"\n")[:-1], start=1):
             try:
                 record = json.loads(line)
-                found.setdefault(record["cell"], record)
+                known = found.get(record["cell"])
+                if known is None or "failed" in known:
+                    found[record["cell"]] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
                     f"{self.path}, line {number} is no result of the grid ({type(error).__name__}: {error}). "
@@ -52,6 +62,13 @@ class Results:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append one finished cell, unless it is there; it is on disk when this returns."""
+        self._append(record)
+
+    def add_failed(self, record: Mapping[str, Any]) -> None:
+        """Append one failed cell, with ``failed`` saying why, unless it is finished; the next run tries it again."""
+        self._append(record)
+
+    def _append(self, record: Mapping[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:

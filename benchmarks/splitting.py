@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.tasks import Row, Task
+from mop.data.normal_form import normal_form
 from mop.errors import DataError
 from mop.examples import Example, Splits
 from mop.seeds import stream
@@ -42,6 +43,8 @@ def sizes_of(task: Task, test: int | None = None) -> Sizes:
 
 def split_task(task: Task, seed: int, sizes: Sizes) -> Splits:
     """Return the splits of ``task`` under ``seed``; no input stands in two of them.
+
+    Inputs that differ in case, spacing or punctuation at the edges of words alone count as the same one.
 
     Raises DataError if the task is too small for three of them.
     """
@@ -87,7 +90,7 @@ def _halves(rows: Sequence[Row], size: int) -> tuple[list[Row], list[Row]]:
 
 
 def _key(example: Example) -> str:
-    return " ".join(example.input.split())
+    return normal_form(example.input)
 
 
 def _distinct(rows: Iterable[Row], taken: Iterable[str] = ()) -> list[Row]:

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from mop.prompts import TOKENS_PER_MESSAGE, Demo, estimate_tokens
+from mop.search.methods import get_method
 
 if TYPE_CHECKING:
     from mop.examples import Splits
@@ -32,12 +33,18 @@ class Estimate:
 
 
 def call_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
-    """Return the (prompt, completion) tokens that an average trial takes, estimated from the examples."""
+    """Return the (prompt, completion) tokens that an average trial takes, estimated from the examples.
+
+    Each trial is counted with the retrieved demos, although single prompts race without them.
+    """
     examples = splits.train
     demo = fmean(Demo.of(example).tokens for example in examples)
     query = fmean(estimate_tokens(example.input) for example in examples)
     answer = fmean(estimate_tokens(example.output) for example in examples)
     demos = min(settings.prompt_tokens, settings.max_demos * demo)
+    if "retrieved" in get_method(settings.method).heeds:
+        # Retrieved demos come on top of both limits.
+        demos += settings.retrieved * demo
     instruction = 60 + 2 * TOKENS_PER_MESSAGE
     return round(demos + query + instruction), max(1, round(answer))
 
@@ -63,10 +70,12 @@ def estimate(settings: Settings, splits: Splits) -> Estimate:
     from mop.lm.prices import Prices
     from mop.lm.request import Usage
     from mop.optimization import make_plan
+    from mop.search.methods import DEFAULT_METHOD
 
     plan = make_plan(settings, splits)
     prompt, completion = call_tokens(settings, splits)
-    calls = plan.reachable
+    # Other methods have stages of their own, which no plan bounds.
+    calls = plan.reachable if settings.method == DEFAULT_METHOD else plan.calls
     usage = Usage(calls * prompt, 0, calls * completion)
     prices = Prices()
     known = prices.find(settings.model) is not None

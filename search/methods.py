@@ -50,6 +50,12 @@ METHODS: Mapping[str, Method] = {
         "mop.search.mixture_search:learn",
         frozenset(PARTICULAR),
     ),
+    "mop-fixed": Method(
+        "mop without retrieval: no prompt depends on the query but by its region",
+        f"{_BASELINES}.knn:mop_fixed",
+        frozenset(PARTICULAR) - {"retrieved"},
+    ),
+    "knn": Method("the 15 nearest labelled examples of each query as its demos; no search", f"{_BASELINES}.knn:knn"),
     "zero-shot": Method("the best instruction, without demos", f"{_BASELINES}.zero_shot:zero_shot", _PROPOSES),
     "random-demos": Method(
         "the best of several random few-shot prompts", f"{_BASELINES}.random_demos:best_random_demos"
@@ -70,13 +76,18 @@ METHODS: Mapping[str, Method] = {
         _PROPOSES,
     ),
     "mop-paper": Method(
-        "Mixture-of-Prompts as published, demos as chat turns",
+        "Mixture-of-Prompts as published (demos as chat turns; same examples for all candidates; the budget is shared)",
         f"{_BASELINES}.mop_paper:mop_paper",
         frozenset({"experts", "proposals"}),
     ),
     "mop-paper-block": Method(
-        "Mixture-of-Prompts as published, everything in one block of text",
+        "mop-paper with everything in one block of text",
         f"{_BASELINES}.mop_paper:mop_paper_block",
+        frozenset({"experts", "proposals"}),
+    ),
+    "mop-paper-chance": Method(
+        "mop-paper with fewer experts on small data: the penalty per cluster covers what chance explains",
+        f"{_BASELINES}.mop_paper:mop_paper_chance",
         frozenset({"experts", "proposals"}),
     ),
 }

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from fake_endpoint import FakeEndpoint, Fault
 from simulated import nearest_demo_answer, task
 
 from benchmarks.__main__ import main
-from benchmarks.grid import plan_cells
+from benchmarks.cells import Cell, Place
+from benchmarks.grid import plan_cells, run_chain
 from benchmarks.results import Results
 from mop.errors import DataError, SettingsError
 
@@ -163,6 +164,7 @@ def test_every_line_says_where_it_comes_from(killed: Outcome) -> None:
         assert len(record["scores"]) == record["sizes"]["test"] == record["test"]["calls"] == 10
         assert record["versions"]["mop"]
         assert len(record["data_sha256"]) == 64
+        assert len(set(record["test_inputs"])) == 10
         assert str(killed.endpoint.base_url) not in json.dumps(record["options"] | {"encoder": ""})
 
 
@@ -231,6 +233,35 @@ def test_one_cell_that_fails_does_not_end_the_others(
         assert main(command) == 1
     assert [record["method"] for record in Results(tmp_path / "results.jsonl").read().values()] == ["ape"]
     assert "not finished: own/states seed 0 random-demos" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "results.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert "| failed |" in shown
+    assert "too long" in shown
+
+
+def test_a_defect_in_one_cell_does_not_end_the_others(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = cells(data, methods=["ape", "random-demos"])
+    place = Place(str(data), str(tmp_path / "ledger.sqlite"), base_url="http://private.example/v1")
+
+    def run_cell(cell: Cell, at: Place) -> dict[str, Any]:
+        if cell.method == "ape":
+            raise ZeroDivisionError(f"at {at.base_url}")
+        return {**cell.conditions(), "score": 1}
+
+    monkeypatch.setattr("benchmarks.grid.run_cell", run_cell)
+    results = Results(tmp_path / "results.jsonl")
+    (failed,) = run_chain([first, second], place, str(results.path))
+    assert failed.error.startswith("ZeroDivisionError: at ")
+    assert list(results.read()) == [second.key]
+    (record,) = results.failed()
+    assert record["failed"] == {"type": "ZeroDivisionError", "message": "at (endpoint)"}
+    assert (record["cell"], record["method"]) == (first.key, "ape")
+    monkeypatch.setattr("benchmarks.grid.run_cell", lambda cell, _: {**cell.conditions(), "score": 0.5})
+    assert run_chain([first], place, str(results.path)) == []
+    assert results.read()[first.key]["score"] == 0.5
+    assert results.failed() == []
 
 
 # --- the plan and the result file
@@ -257,6 +288,22 @@ def test_what_can_change_a_result_makes_another_cell(data: Path) -> None:
     ]
     keys = {cells(data, **change)[0].key for change in changes}
     assert len(keys | {cell.key}) == len(changes) + 1
+
+
+def test_a_default_that_is_given_makes_no_other_cell(data: Path) -> None:
+    (cell,) = cells(data)
+    assert cells(data, options={"budget": "40", "max_demos": 20, "prompt_tokens": 600})[0] == cell
+    assert cells(data, test=100)[0] == cell
+    (mop,) = cells(data, methods=["mop"])
+    assert cells(data, methods=["mop"], options={"budget": "40", "retrieved": 1})[0].key == mop.key
+
+
+def test_metric_split_sizes_and_version_make_another_cell(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cell,) = cells(data)
+    keys = {cell.key, replace(cell, metric="f1").key, replace(cell, sizes=replace(cell.sizes, cut=7)).key}
+    monkeypatch.setattr("benchmarks.cells.version", lambda package: f"another {package}")
+    keys.add(cell.key)
+    assert len(keys) == 4
 
 
 def test_a_setting_of_some_methods_is_no_part_of_the_others_cells(data: Path) -> None:

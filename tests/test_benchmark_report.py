@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.comparing import average_ranks, compare, shared_tasks
+from benchmarks.comparing import average_ranks, compare, shared_tasks, wilson
 from benchmarks.report import report
 from mop.errors import DataError
+from mop.stats import proportion_interval
 
 Scores = dict[str, dict[str, dict[int, dict[str, Any]]]]
 
@@ -23,11 +24,15 @@ def record(task: str, method: str, seed: int, right: int, of: int = 20, **option
         "seed": seed,
         "options": {"model": "m", "budget": 60, **options},
         "metric": "exact_match",
+        "data_sha256": f"data of {task}",
+        "most_test": 20,
+        "test_inputs": [f"{task} {seed} {place}" for place in range(of)],
         "splits_sha256": {"learn": "l", "test": f"{task}{seed}"},
         "sizes": {"train": 9, "validation": 9, "test": of},
         "score": right / of,
         "scores": scores,
         "experts": 1,
+        "kept": 1,
         "encoder": "e",
         "versions": {"mop": "0"},
         "search": {"calls": 50, "prompt_tokens": 1000, "completion_tokens": 100},
@@ -84,6 +89,112 @@ def test_methods_that_were_tested_on_different_examples_are_not_compared() -> No
     other["splits_sha256"]["test"] = "others"
     with pytest.raises(DataError, match="different examples of a, seed 0"):
         compare(table([one, other]), "x", "y")
+
+
+def test_methods_that_learned_from_different_examples_are_not_compared() -> None:
+    one, other = record("a", "x", 0, 5), record("a", "y", 0, 6)
+    other["splits_sha256"]["learn"] = "others"
+    with pytest.raises(DataError, match="learned from different examples of a, seed 0"):
+        compare(table([one, other]), "x", "y")
+
+
+def test_an_input_that_several_seeds_share_counts_once() -> None:
+    # Two of 20 examples are no sure win, however often the same inputs are measured.
+    rows = [record("a", method, seed, n) for seed in range(5) for method, n in (("x", 9), ("y", 7))]
+    apart = compare(table(rows), "x", "y")
+    for row in rows:
+        row["test_inputs"] = [f"input {place}" for place in range(20)]
+    shared = compare(table(rows), "x", "y")
+    assert apart is not None
+    assert shared is not None
+    assert (apart.wins, apart.sure_wins) == (1, 1)
+    assert (shared.wins, shared.sure_wins) == (1, 0)
+
+
+def test_shared_inputs_are_matched_by_what_they_are_and_not_by_their_place() -> None:
+    rows = [record("a", method, seed, n, 4) for seed in (0, 1) for method, n in (("x", 2), ("y", 1))]
+    for row in rows:
+        row["test_inputs"] = ["p", "q", "r", "s"]
+        if row["seed"] == 1:
+            row["test_inputs"] = row["test_inputs"][::-1]
+            row["scores"] = row["scores"][::-1]
+    text = report(rows)
+    interval = proportion_interval([1, 1, 0, 0])
+    assert f"± {(interval.high - interval.low) / 2:.3f}" in text
+
+
+def test_a_tie_is_half_an_example_of_one_seed_whatever_the_number_of_seeds() -> None:
+    rows = [record("a", method, seed, 10) for seed in range(4) for method in "xy"]
+    rows[0]["scores"][-1], rows[0]["score"] = 1.0, 11 / 20  # a quarter of an example on average
+    pair = compare(table(rows), "x", "y")
+    assert pair is not None
+    assert pair.ties == 1
+
+
+def test_one_task_proves_little() -> None:
+    pair = compare(table([record("a", "x", 0, 20), record("a", "y", 0, 0)]), "x", "y")
+    assert pair is not None
+    assert pair.win_rate == 1
+    assert pair.interval.low < 0.25
+    assert pair.interval.high == 1
+
+
+@pytest.mark.parametrize("outcomes", [[1], [0, 0, 0], [1, 1, 0, 1, 0]])
+def test_the_interval_of_the_win_rate_is_wilsons(outcomes: list[int]) -> None:
+    expected, found = proportion_interval(outcomes), wilson(sum(outcomes), len(outcomes))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson(0.5, 1).low == pytest.approx(1 - wilson(0.5, 1).high)
+
+
+def test_equal_seeds_still_have_the_uncertainty_of_their_test_inputs() -> None:
+    assert "| 0.500 ± 0.000" not in report([record("a", "ape", seed, 10) for seed in (0, 1, 2)])
+
+
+def test_other_test_sizes_data_and_versions_are_other_conditions() -> None:
+    rows = [record("a", "ape", 0, right) for right in (3, 4, 5, 6)]
+    rows[1]["most_test"] = 10
+    rows[2]["data_sha256"] = "changed"
+    rows[3]["versions"] = {"mop": "1"}
+    text = report(rows)
+    assert text.count("\n## ") == 4
+    assert "test 10" in text
+    assert ", data changed" in text
+    for score in ("0.150", "0.200", "0.250", "0.300"):
+        assert f"| {score} [" in text
+
+
+def test_two_results_of_one_cell_are_refused() -> None:
+    with pytest.raises(DataError, match="two results of ape on a under seed 0"):
+        report([record("a", "ape", 0, 3), record("a", "ape", 0, 4)])
+
+
+def failure(task: str, method: str, seed: int) -> dict[str, Any]:
+    kept = ("cell", "task", "method", "seed", "options", "metric", "data_sha256", "most_test", "versions")
+    whole = record(task, method, seed, 0)
+    return {**{name: whole[name] for name in kept}, "failed": {"type": "ZeroDivisionError", "message": "a | b"}}
+
+
+def test_failed_cells_are_shown_as_failed_with_their_error() -> None:
+    rows = [record("a", "ape", 0, 10), record("a", "mop", 0, 4)]
+    text = report(rows, [failure("b", "mop", 0), failure("a", "ape", 1), failure("b", "random-demos", 0)])
+    assert "| a | exact_match | 20 | 0.200 [0.08, 0.42] | — | 0.500 [0.30, 0.70] (1 failed) |" in text
+    assert "| b | exact_match | — | failed | failed | — |" in text
+    assert "| b | mop | 0 | ZeroDivisionError | a \\| b |" in text
+    assert "2 cells and 3 failed" in text
+    assert report([], [failure("a", "ape", 0)])
+
+
+def test_pairs_say_how_many_tasks_were_left_out() -> None:
+    rows = [record("a", "mop", 0, 4), record("a", "ape", 0, 3), record("b", "ape", 0, 3), record("c", "ape", 0, 3)]
+    (row,) = [line for line in report(rows, [failure("d", "mop", 0)]).splitlines() if line.startswith("| mop | ape |")]
+    assert row.startswith("| mop | ape | 1 |")
+    assert row.endswith("| 3 |")
+
+
+def test_experts_that_fall_back_are_not_counted() -> None:
+    row = record("a", "mop", 0, 4)
+    row["experts"], row["kept"] = 8, 3
+    assert "| 3.0 |" in report([row])
 
 
 def test_equal_scores_share_their_ranks() -> None:

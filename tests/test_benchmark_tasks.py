@@ -227,3 +227,13 @@ def test_known_slips_of_the_metrics_are_not_repeated(
 ) -> None:
     metric = get_metric(metric_for(described, benchmark, [output]))
     assert (metric(reply, [output]) == 1) == bool(score)
+
+
+def test_inputs_that_differ_in_case_or_punctuation_alone_stand_in_one_split(tmp_path: Path) -> None:
+    train = rows(60, "row")
+    test = [{"input": f"  Row {n}!", "output": [str(n)], "meta": {"id": f"test{n}"}} for n in range(40)]
+    data = write(tmp_path / "own", {"task.train.jsonl": train, "task.test.jsonl": test})
+    splits = split_task(load_task(data, "own/task"), 0, PAPER)
+    learned = {example.input for example in (*splits.train, *splits.validation)}
+    assert learned == {f"row {n}" for n in range(40, 60)}
+    assert len(splits.test) == 40

@@ -98,3 +98,15 @@ def test_few_validation_examples_bound_what_a_large_budget_can_use() -> None:
     found = estimate(settings(budget=5000), few)
     assert found.plan.calls == 5000
     assert found.calls < 1000
+
+
+def test_retrieved_demos_are_counted() -> None:
+    none, some = (call_tokens(settings(retrieved=count), SPLITS)[0] for count in (0, 5))
+    demo = sum(Demo.of(example).tokens for example in SPLITS.train) / len(SPLITS.train)
+    assert some - none == pytest.approx(5 * demo, abs=1)
+    assert call_tokens(settings(method="ape"), SPLITS)[0] == none
+
+
+def test_other_methods_are_not_bound_by_the_stages_of_the_default_one() -> None:
+    few = Splits(SPLITS.train[:40], SPLITS.validation[:8], ())
+    assert estimate(settings(budget=5000, method="ape"), few).calls == 5000

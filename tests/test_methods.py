@@ -28,7 +28,7 @@ from mop.mixture import Mixture
 from mop.optimization import Run, aoptimize
 from mop.search.baselines.ape import centroid_demos
 from mop.search.baselines.mop_paper import complement, expert_demos, mop_paper
-from mop.search.baselines.paper_regions import paper_regions
+from mop.search.baselines.paper_regions import _fit, paper_regions
 from mop.search.learning import Learned, Session
 from mop.search.methods import METHODS, get_method
 from mop.search.plan import Plan
@@ -39,7 +39,9 @@ from mop.settings import make_settings
 from mop.sync import run
 
 OPPONENTS = [name for name in METHODS if name != "mop"]
-ONE_PROMPT = [name for name in OPPONENTS if not name.startswith("mop")]
+#: Methods that ask nothing of the model while they learn.
+NO_CALLS = ("knn",)
+ONE_PROMPT = [name for name in OPPONENTS if not name.startswith("mop") and name not in NO_CALLS]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +76,7 @@ def learn(name: str, endpoint: FakeEndpoint, **options: Any) -> tuple[Learned, S
     return run(get_method(name).load()(given)), given  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", OPPONENTS)
+@pytest.mark.parametrize("name", [name for name in OPPONENTS if name not in NO_CALLS])
 @pytest.mark.parametrize("calls", [20, 90])
 def test_a_method_keeps_to_its_budget_and_uses_most_of_it(name: str, calls: int) -> None:
     with FakeEndpoint(nearest_demo_answer) as endpoint:
@@ -103,6 +105,41 @@ def test_demos_are_attached_after_selection_as_published_or_stand_there_during_i
         shown[name] = {sum(message["role"] == "assistant" for message in body["messages"]) for body in tried}
         assert len(learned.experts[0].prompt.demos) == 10
     assert shown == {"ape-random": {0}, "ape-random-fair": {10}}
+
+
+def test_knn_shows_the_nearest_labelled_examples_of_both_splits_and_searches_nothing() -> None:
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        learned, given = learn("knn", endpoint, max_demos=20)
+        few, _ = learn("knn", endpoint, max_demos=3, description="Name it.")
+        assert endpoint.served == 0
+    (expert,) = learned.experts
+    assert (expert.prompt.demos, expert.fallback) == ((), False)
+    assert learned.retrieval is not None
+    assert learned.retrieval.count == 15
+    problem = given.problem
+    rows = {example.input for example in (*problem.train, *problem.validation)}
+    assert {demo.input for demo in learned.retrieval.demos} == rows
+    ((*_, nearest),) = learned.retrieval.nearest(problem.validation_vectors[:1])
+    assert nearest.output == problem.validation[0].output
+    assert all(answer in expert.prompt.instruction for answer in problem.answers)
+    assert few.retrieval is not None
+    assert few.retrieval.count == 3
+    assert few.generalist.instruction.startswith("Name it.")
+
+
+def test_knn_answers_with_retrieved_demos_through_the_front() -> None:
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        mixture = optimized(endpoint, method="knn")
+        loaded = from_bytes(to_bytes(mixture))
+        route = mixture.route(splits().test[0].input)
+        assert len(mixture.prompt_of(route).retrieved) == 15
+        assert loaded.retrieval is not None
+        assert len(loaded.retrieval.demos) == len(mixture.retrieval.demos)  # type: ignore[union-attr]
+
+
+def test_the_fixed_mixture_retrieves_nothing() -> None:
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        assert learn("mop-fixed", endpoint, calls=90)[0].retrieval is None
 
 
 def test_published_and_fair_variants_show_the_same_demos() -> None:
@@ -208,18 +245,30 @@ def test_any_number_of_experts_can_be_asked_of_the_published_mixture(experts: in
 
 
 @pytest.mark.parametrize("count", [8, 13, 20, 50])
-def test_few_examples_of_noise_do_not_give_the_most_experts(count: int) -> None:
+def test_few_examples_of_noise_do_not_give_the_most_experts_if_chance_is_counted(count: int) -> None:
     for draw in range(3):
         noise = stream(draw, "noise", count).normal(size=(count, 384)).astype(np.float32)
-        assert len(paper_regions(noise / np.linalg.norm(noise, axis=1, keepdims=True), seed=draw)) <= 4
+        rows = noise / np.linalg.norm(noise, axis=1, keepdims=True)
+        assert len(paper_regions(rows, seed=draw, chance=True)) <= 4
 
 
-@pytest.mark.parametrize("count", [20, 100])
-def test_scaled_inertia_finds_clusters_that_are_there(count: int) -> None:
+def test_the_published_penalty_is_the_rule() -> None:
+    noise = stream(0, "noise", 20).normal(size=(20, 384)).astype(np.float32)
+    rows = noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    total = float(((rows - rows.mean(axis=0)) ** 2).sum())
+    found = len(paper_regions(rows, seed=0))
+    left = {count: _fit(rows, count, 0)[1] / total + 0.02 * count for count in range(2, 11)}
+    assert found == min(left, key=lambda count: left[count]) == 10
+    assert len(paper_regions(rows, seed=0, chance=True)) < found
+
+
+@pytest.mark.parametrize(("count", "chance"), [(20, True), (100, True), (100, False)])
+def test_scaled_inertia_finds_clusters_that_are_there(count: int, chance: bool) -> None:
     rng = stream(0, "clusters", count)
     centres = np.eye(384)[rng.integers(3, size=count)]
     rows = (centres + 0.03 * rng.normal(size=(count, 384))).astype(np.float32)
-    assert len(paper_regions(rows / np.linalg.norm(rows, axis=1, keepdims=True), seed=0)) == 3
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert len(paper_regions(rows, seed=0, chance=chance)) == 3
 
 
 def test_equal_inputs_leave_no_region_empty() -> None:

@@ -1,8 +1,9 @@
 """APE (arXiv 2211.01910) and its few-shot variants as the paper compares them (arXiv 2407.00256, section 5).
 
-The instruction is selected among the model's proposals on validation examples. The paper compares candidates on
-different random examples and attaches demos only after the selection. Here all candidates see the same examples,
-and the ``fair`` variants select with the demos in place.
+The instruction is selected among the model's proposals on validation examples. The paper scores every candidate on 20
+random examples of its own and attaches demos only after the selection. Here candidates race (successive halving): all
+of them see the same few examples, and the better half goes on to more of them. The budget thus goes to the candidates
+that may win, and the first rungs may drop one by bad luck. The ``fair`` variants race with the demos in place.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@
 
 The released code compares candidates on different examples, tries topped-up examples with another expert's prompt,
 takes a wrong complement for all experts but the first, ends with the word "None" where all candidates score zero, and
-repeats demos of small clusters. None of that is here.
+repeats demos of small clusters. None of that is here. Further differences from the paper: the calls of all stages come
+from one budget, which may leave fewer than 20 candidates or examples, and validation examples are the same for all.
+``mop-paper-chance`` also raises the penalty of scaled inertia on few examples (see `paper_regions`).
 """
 
 from __future__ import annotations
@@ -51,6 +53,11 @@ async def mop_paper_block(session: Session) -> Learned:
     return await _PaperSearch(session, "block").run()
 
 
+async def mop_paper_chance(session: Session) -> Learned:
+    """Run the published search with as many experts as scaled inertia gives beyond chance."""
+    return await _PaperSearch(session, "chat", chance=True).run()
+
+
 @dataclass(frozen=True)
 class _Chosen:
     """The candidate of one region, its mean score there, and how many examples judged it."""
@@ -61,14 +68,16 @@ class _Chosen:
 
 
 class _PaperSearch:
-    def __init__(self, session: Session, layout: Layout) -> None:
-        self.session, self.layout = session, layout
+    def __init__(self, session: Session, layout: Layout, *, chance: bool = False) -> None:
+        self.session, self.layout, self.chance = session, layout, chance
         self.problem = session.problem
         self.order = stream(self.problem.seed, "validation order").permutation(len(self.problem.validation))
 
     async def run(self) -> Learned:
         problem, session = self.problem, self.session
-        regions = paper_regions(problem.train_vectors, seed=problem.seed, most=MOST_EXPERTS, count=session.experts)
+        regions = paper_regions(
+            problem.train_vectors, seed=problem.seed, most=MOST_EXPERTS, count=session.experts, chance=self.chance
+        )
         demos = expert_demos(session, regions)
         asked = proposal_count(session)
         candidates = await propose(session, self._questions(demos, asked))

@@ -1,9 +1,9 @@
 """Regions as the paper finds them: K-means, the number of clusters by scaled inertia (arXiv 2407.00256, section 4.1).
 
-Knows nothing of prompts. The rule adds a fixed penalty per cluster to the share of variance that is left within
+Knows nothing of prompts. The rule adds a fixed penalty per cluster, 0.02, to the share of variance that is left within
 clusters. By chance alone each further cluster removes about 1/(n - 1) of the variance, and the best of all partitions
-more; below a hundred examples that exceeds the published penalty of 0.02, and the rule returns its maximum on pure
-noise. So the penalty is never below twice that share.
+more; below a hundred examples that exceeds the penalty, and the rule returns its maximum on pure noise. On request
+(``chance``) the penalty is never below twice that share; the published rule has no such bound.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from mop.embeddings.encoders import Vectors
 from mop.embeddings.regions import Regions
 from mop.seeds import stream
 
-#: The published penalty per cluster, and the share of chance that it must cover at least.
+#: The published penalty per cluster, and how often it must cover the share of chance if that is asked for.
 PENALTY = 0.02
 TIMES_CHANCE = 2.0
 
 
-def paper_regions(vectors: Vectors, *, seed: int, most: int = 10, count: int | None = None) -> Regions:
+def paper_regions(
+    vectors: Vectors, *, seed: int, most: int = 10, count: int | None = None, chance: bool = False
+) -> Regions:
     """Cluster ``vectors`` into ``count`` regions, or into as many as scaled inertia says, two to ``most``.
 
-    No region is empty; fewer distinct vectors than clusters give fewer regions.
+    ``chance`` raises the published penalty to what chance explains in few examples. No region is empty; fewer
+    distinct vectors than clusters give fewer regions.
     """
     distinct = len(np.unique(vectors, axis=0))
     if count is not None:
@@ -34,7 +37,7 @@ def paper_regions(vectors: Vectors, *, seed: int, most: int = 10, count: int | N
     if not fits:
         return _fit(vectors, 1, seed)[0]
     total = float(((vectors - vectors.mean(axis=0)) ** 2).sum())
-    penalty = max(PENALTY, TIMES_CHANCE / (len(vectors) - 1))
+    penalty = max(PENALTY, TIMES_CHANCE / (len(vectors) - 1)) if chance else PENALTY
     return min(fits, key=lambda fit: (fit[1] / total + penalty * len(fit[0]), len(fit[0])))[0]
 
 
