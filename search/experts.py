@@ -88,7 +88,7 @@ class Layout:
             expert_demos(pool.examples, distances[:, region], assigned == region, recipe, closed=bool(answers))
             for region in range(len(regions))
         )
-        retrieval = _retrieval(pool, vectors, recipe)
+        retrieval = retrieval_from(pool, vectors, recipe.retrieved, token_budget=recipe.token_budget)
         return cls(recipe, regions, projection, demos, answers, head if recipe.stacked else (), retrieval)
 
     def refitted(self, pool: DemoPool) -> Layout:
@@ -97,7 +97,8 @@ class Layout:
 
     def retrieval_of(self, pool: DemoPool) -> Retrieval | None:
         """Return what the layout retrieves, from another pool."""
-        return _retrieval(pool, project(pool.vectors, self.projection), self.recipe)
+        recipe, vectors = self.recipe, project(pool.vectors, self.projection)
+        return retrieval_from(pool, vectors, recipe.retrieved, token_budget=recipe.token_budget)
 
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the region of each row of ``vectors`` (as the encoder gives them)."""
@@ -125,16 +126,19 @@ class Layout:
         return self.retrieval.nearest(project(vectors, self.projection))
 
 
-def _retrieval(pool: DemoPool, vectors: Vectors, recipe: Recipe) -> Retrieval | None:
-    """Return what the recipe retrieves from ``pool``, whose projected ``vectors`` are given."""
+def retrieval_from(pool: DemoPool, vectors: Vectors, count: int, *, token_budget: int) -> Retrieval | None:
+    """Return the retrieval of ``count`` demos from ``pool``, whose ``vectors`` are given in the space to search.
+
+    None if ``count`` is 0, or if no demo keeps to ``token_budget`` estimated tokens.
+    """
     # The same message labelled twice would fill two places, and one demo that breaks the limit would lengthen a prompt
     # that no estimate has seen.
     demos = [Demo.of(example) for example in pool.examples]
     first = {demo.input: position for position, demo in reversed(list(enumerate(demos)))}
-    kept = [position for position in sorted(first.values()) if demos[position].tokens <= recipe.token_budget]
-    if not (recipe.retrieved and kept):
+    kept = [position for position in sorted(first.values()) if demos[position].tokens <= token_budget]
+    if not (count and kept):
         return None
-    return Retrieval(tuple(demos[position] for position in kept), vectors[kept], recipe.retrieved)
+    return Retrieval(tuple(demos[position] for position in kept), vectors[kept], count)
 
 
 def with_answers(instruction: str, answers: Sequence[str]) -> str:

@@ -36,7 +36,8 @@ async def knn(session: Session) -> Learned:
     # Not a fallback: where the single prompt answers, nothing is retrieved.
     expert = Expert(prompt=prompt, size=len(problem.train), validation=0, proposer="given")
     centroid = problem.train_vectors.mean(axis=0, keepdims=True)
-    retrieval = retrieval_from(pool, vectors, min(MOST_DEMOS, session.max_demos))
+    count = min(MOST_DEMOS, session.max_demos)
+    retrieval = retrieval_from(pool, vectors, count, token_budget=session.token_budget)
     report = {"generalist": {"name": "given, retrieved demos", "score": None}}
     return Learned([expert], prompt, prompt, centroid, None, report, retrieval)
 
