@@ -38,8 +38,9 @@ class Cell:
     """One method on one task under one seed.
 
     ``options`` are the settings of the search that the user gave, ``sizes`` those of the splits. ``data`` is the
-    SHA-256 of the task's files. ``key`` identifies the cell: whatever can change its result (every setting that differs
-    from its default, mop's version and `ERA`), but neither the address of the endpoint nor how many calls are in flight.
+    SHA-256 of the task's files. ``key`` identifies the cell: whatever can change its result (every setting that
+    differs from its default, mop's version and `ERA`), but neither the address of the endpoint nor how many calls are
+    in flight.
     """
 
     task: str
