@@ -15,12 +15,14 @@ from mop.errors import DataError, SettingsError
 from mop.examples import Example
 from mop.lm.prices import Prices
 from mop.lm.request import Reply, Usage
-from mop.metrics import METRICS, Metric, get_metric
+from mop.metrics import BUILT_IN, Metric, get_metric
 from mop.prompts import Prompt
+from mop.scoring import Scorer, make_scorer
 from mop.stats import Interval, PairedDifference, paired_difference, proportion_interval
 from mop.sync import run
 
 if TYPE_CHECKING:
+    from mop.judge import Judge
     from mop.lm.client import ModelClient
     from mop.mixture import Mixture
 
@@ -166,16 +168,18 @@ async def aevaluate(
     on_reply: Callable[[str], None] | None = None,
     generalist: bool = True,
     replay: bool = False,
+    judge: Judge | None = None,
 ) -> Evaluation:
     """Score ``mixture``; the async form of `evaluate`.
 
+    ``judge`` scores where the metric is one of `mop.metrics.JUDGED`; its calls are not in the systems' costs.
     ``on_reply`` hears the system's name at every reply; without ``generalist`` the mixture's own isn't scored.
     """
     import asyncio
 
     if not examples:
         raise DataError("There are no examples to evaluate on; give at least one.")
-    judge = _metric_of(mixture) if metric is None else get_metric(metric)
+    scorer = make_scorer(_metric_of(mixture) if metric is None else get_metric(metric), judge)
     systems: dict[str, Prompter] = {
         "mixture": mixture_prompter(mixture),
         **({"generalist": single_prompter(mixture.generalist)} if generalist else {}),
@@ -185,12 +189,12 @@ async def aevaluate(
     async with connected(client, mixture.model, mixture.provenance, replay=replay) as live:
         for name, prompter in systems.items():
             prompts = await asyncio.to_thread(prompter, [example.input for example in examples])
-            scored.append(await _score(name, mixture, examples, prompts, live, judge, on_reply))
+            scored.append(await _score(name, mixture, examples, prompts, live, scorer, on_reply))
     return Evaluation(tuple(scored))
 
 
 def _metric_of(mixture: Mixture) -> Metric:
-    if mixture.metric.partition(":")[0] not in METRICS:
+    if mixture.metric.partition(":")[0] not in BUILT_IN:
         raise SettingsError(
             f"The mixture names the metric {mixture.metric!r}, a function that would be imported and run. "
             "If you trust it, give it as the metric to evaluate with."
@@ -204,7 +208,7 @@ async def _score(
     examples: Sequence[Example],
     prompts: Sequence[Prompt],
     client: ModelClient,
-    metric: Metric,
+    scorer: Scorer,
     on_reply: Callable[[str], None] | None,
 ) -> SystemScore:
     first_use = {prompt.prefix: place for place, prompt in reversed(list(enumerate(prompts)))}
@@ -214,10 +218,7 @@ async def _score(
     in_order = await client.complete_many(requests, tell)
     replies: list[Reply] = [reply for _, reply in sorted(zip(order, in_order, strict=True), key=lambda pair: pair[0])]
     answers = tuple(reply.text.strip() for reply in replies)
-    scores = np.array(
-        [metric(answer, example.outputs) for answer, example in zip(answers, examples, strict=True)],
-        dtype=float,
-    )
+    scores = np.array(await scorer.score(answers, examples), dtype=float)
     usage = reduce(lambda total, reply: total + reply.usage, replies, Usage())
     prices = Prices()
     known = prices.find(client.model) is not None

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from mop.connect import connect, open_ledger
+from mop.connect import open_ledger
 from mop.data import coerce_examples, split_examples
 from mop.encoding import resolve_encoder
 from mop.examples import Splits
@@ -21,6 +21,7 @@ from mop.lm.budget import Budget, Spend
 from mop.lm.meter import Traffic
 from mop.metrics import get_metric, metric_name
 from mop.mixture import PROBES, EncoderRecord, Mixture
+from mop.scoring import calls_per_score, make_scorer
 from mop.settings import Settings, make_settings
 from mop.sync import run
 
@@ -111,6 +112,8 @@ async def aoptimize(
     import asyncio
 
     from mop.embeddings.encoders import CachedEncoder
+    from mop.judge import Judge
+    from mop.models import Models
     from mop.search.learning import Session, Silence
     from mop.search.methods import get_method
     from mop.search.problem import Problem
@@ -137,38 +140,19 @@ async def aoptimize(
         metric=metric,
         seed=settings.seed,
         description=settings.instruction,
+        answer_tokens=settings.answer_tokens,
     )
     plan = make_plan(settings, splits)
-    client = await asyncio.to_thread(
-        connect,
-        settings.model,
-        ledger=book,
-        budget=budget,
-        base_url=settings.base_url,
-        concurrency=settings.concurrency,
-        run=run_name,
-        replay=replay,
-    )
-    proposer = client
-    if settings.proposer is not None and settings.proposer != settings.model:
-        proposer = await asyncio.to_thread(
-            connect,
-            settings.proposer,
-            ledger=book,
-            budget=budget,
-            base_url=settings.proposer_url or settings.base_url,
-            concurrency=settings.concurrency,
-            run=run_name,
-            replay=replay,
-        )
-    used.traffic = [one.traffic for one in {id(one): one for one in (client, proposer)}.values()]
+    models = await asyncio.to_thread(Models.connect, settings, book, budget, run_name, replay=replay)
+    client = models.client
+    used.traffic = [one.traffic for one in models.distinct]
     decoding = problem.decoding
-    trials = Trials(client, decoding, metric)
+    trials = Trials(client, decoding, make_scorer(metric, Judge(models.judge, settings.criteria)))
     session = Session(
         problem=problem,
         plan=plan,
         trials=trials,
-        proposer=proposer,
+        proposer=models.proposer,
         max_demos=settings.max_demos,
         token_budget=settings.prompt_tokens,
         confidence=settings.confidence,
@@ -182,9 +166,7 @@ async def aoptimize(
         learned = await learn(session)
     finally:
         _fill(used, budget, time.perf_counter() - started)
-        await client.aclose()
-        if proposer is not client:
-            await proposer.aclose()
+        await models.aclose()
         if book is not ledger:
             book.close()
     mixture = Mixture(
@@ -209,12 +191,15 @@ def make_budget(settings: Settings) -> Budget:
 
 
 def make_plan(settings: Settings, splits: Splits) -> Plan:
-    """Return the plan of a run: the smallest number of calls that any of the caps allows, divided over the stages."""
+    """Return the plan of a run: the smallest number of calls that any of the caps allows, divided over the stages.
+
+    Where a judge scores, a trial takes its calls as well, so the plan is one of trials and smaller by that.
+    """
     from mop.estimate import affordable_calls
     from mop.search.plan import Plan
 
     return Plan.of(
-        affordable_calls(settings, splits),
+        affordable_calls(settings, splits) // (1 + calls_per_score(settings.metric)),
         train=len(splits.train),
         validation=len(splits.validation),
         experts=settings.experts,

@@ -29,6 +29,8 @@ _BUDGET = re.compile(
     r"(?P<unit>calls?|tokens?|usd|\$)?\s*",
     re.IGNORECASE | re.ASCII,
 )
+#: Most tokens of an answer that rules check, unless told otherwise.
+RULED_ANSWER_TOKENS = 300
 _SCALES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -46,8 +48,12 @@ class Settings(BaseModel):
         experts: Number of experts; None tries several, 1 gives the best single prompt for the whole budget.
         encoder: Encoder by name (see `mop.encoding`).
         proposer: Model that writes instructions; None means ``model``.
+        judge: Model that scores answers where the metric is a judge; None means ``model``.
+        criteria: What a judge looks at: a name (see `mop.judge`), a text, or ``@FILE``.
+        answer_tokens: Most tokens of an answer; None follows from the longest known answer.
         base_url: Address of the endpoint of ``model``; None means OPENAI_BASE_URL, then OpenAI.
         proposer_url: Address of the endpoint of ``proposer``; None means ``base_url``.
+        judge_url: Address of the endpoint of ``judge``; None means ``base_url``.
         concurrency: Most calls in flight to an endpoint.
         max_demos: Most demos in one prompt, beside retrieved ones.
         prompt_tokens: Most estimated tokens of the demos in one prompt.
@@ -72,8 +78,12 @@ class Settings(BaseModel):
     experts: int | None = Field(default=None, ge=1)
     encoder: str = Field(default=DEFAULT_ENCODER, min_length=1)
     proposer: str | None = None
+    judge: str | None = None
+    criteria: str = Field(default="helpfulness", min_length=1)
+    answer_tokens: int | None = Field(default=None, ge=1)
     base_url: str | None = None
     proposer_url: str | None = None
+    judge_url: str | None = None
     concurrency: int = Field(default=8, ge=1, le=1024)
     max_demos: int = Field(default=20, ge=0)
     prompt_tokens: int = Field(default=600, ge=0)
@@ -82,6 +92,19 @@ class Settings(BaseModel):
     confidence: float = Field(default=0.8, gt=0.5, lt=1)
     refit: bool = False
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_answers(cls, data: Any) -> Any:
+        # The outputs are rules, not answers: nothing there can be shown as a demo or says how long an answer is.
+        if isinstance(data, Mapping) and str(data.get("metric")).partition(":")[0] == "checks":
+            if any(data.get(name) for name in ("max_demos", "retrieved")):
+                raise SettingsError(
+                    "The metric checks has rules for outputs, which can't be shown as demos: leave max_demos and "
+                    "retrieved out."
+                )
+            return {"answer_tokens": RULED_ANSWER_TOKENS, **data, "max_demos": 0, "retrieved": 0}
+        return data
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +123,7 @@ class Settings(BaseModel):
         "prompt_tokens",
         "retrieved",
         "proposals",
+        "answer_tokens",
         "confidence",
         "seed",
         mode="before",

@@ -28,6 +28,7 @@ class Problem:
     metric: Metric
     seed: int = 0
     description: str | None = None
+    answer_tokens: int | None = None
 
     @cached_property
     def answers(self) -> tuple[str, ...]:
@@ -38,8 +39,11 @@ class Problem:
     def decoding(self) -> Decoding:
         """How answers are decoded: half as many tokens again as the longest known answer, and at least 16.
 
-        An answer ends with its line if no known answer has more than one line.
+        An answer ends with its line if no known answer has more than one line. Where ``answer_tokens`` are given, the
+        known answers say nothing of length or lines.
         """
+        if self.answer_tokens is not None:
+            return Decoding(max_tokens=self.answer_tokens)
         outputs = [output for example in (*self.train, *self.validation) for output in example.outputs]
         longest = max(map(estimate_tokens, outputs))
         multiline = any("\n" in output for output in outputs)

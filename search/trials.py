@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from mop.decoding import Decoding
 from mop.examples import Example
 from mop.lm.client import ModelClient
-from mop.metrics import Metric
 from mop.prompts import Prompt
+from mop.scoring import Scorer
 
 Trial = tuple[Prompt, Example]
 
@@ -24,20 +24,20 @@ class Trials:
         self,
         client: ModelClient,
         decoding: Decoding,
-        metric: Metric,
+        scorer: Scorer,
     ) -> None:
         self._client = client
         self._decoding = decoding
-        self._metric = metric
+        self._scorer = scorer
         self._known: dict[Trial, tuple[float, str]] = {}
 
     @property
     def done(self) -> int:
-        """Number of different trials so far; each took one model call."""
+        """Number of different trials so far; each took one model call, and those that the scorer makes."""
         return len(self._known)
 
     async def score(self, trials: Sequence[Trial]) -> list[float]:
-        """Return the score of each trial, in order; one model call for each that is new."""
+        """Return the score of each trial, in order; one model call, and what its score takes, for each that is new."""
         await self._run(trials)
         return [self._known[trial][0] for trial in trials]
 
@@ -54,6 +54,6 @@ class Trials:
         pending = [trial for group in by_prefix.values() for trial in group]
         requests = [self._decoding.request(self._client.model, prompt, example.input) for prompt, example in pending]
         replies = await self._client.complete_many(requests)
-        for trial, reply in zip(pending, replies, strict=True):
-            answer = reply.text.strip()
-            self._known[trial] = (self._metric(answer, trial[1].outputs), answer)
+        answers = [reply.text.strip() for reply in replies]
+        scores = await self._scorer.score(answers, [example for _, example in pending])
+        self._known.update(zip(pending, zip(scores, answers, strict=True), strict=True))

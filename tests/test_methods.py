@@ -26,6 +26,7 @@ from mop.lm.ledger import Ledger
 from mop.metrics import get_metric
 from mop.mixture import Mixture
 from mop.optimization import Run, aoptimize
+from mop.scoring import MetricScorer
 from mop.search.baselines.ape import centroid_demos
 from mop.search.baselines.mop_paper import complement, expert_demos, mop_paper
 from mop.search.baselines.paper_regions import _fit, paper_regions
@@ -67,7 +68,7 @@ def session(
         "simulated", ledger=Ledger.in_memory(), base_url=endpoint.base_url, budget=Budget(calls), concurrency=16
     )
     plan = Plan.of(calls, train=train, validation=validation)
-    trials = Trials(client, problem.decoding, problem.metric)
+    trials = Trials(client, problem.decoding, MetricScorer(problem.metric))
     return Session(problem=problem, plan=plan, trials=trials, proposer=client, **options)
 
 

@@ -16,6 +16,8 @@ app = App(
 models = App(name="models", help="Model weights on this machine: list, pull, path, remove.", sort_key=99)
 ledger = App(name="ledger", help="The record of all model calls: stats, export, prune, verify, repair.", sort_key=98)
 
+judge = App(name="judge", help="A model as judge: compare two systems, export pairs for people.", sort_key=97)
+
 for _order, (_name, _home, _help) in enumerate(
     [
         ("quickstart", "quickstart:quickstart", "Learn a mixture on the bundled messages, compared with one prompt."),
@@ -40,6 +42,12 @@ for _name, _help in (
     ("repair", "Save what can be read of a damaged ledger."),
 ):
     ledger.command(f"mop.cli.ledger:{_name}", name=_name, help=_help)
+app.command(judge)
+for _name, _help in (
+    ("compare", "Let a model compare two systems' answers, in both orders."),
+    ("export", "Write pairs of answers for people to label."),
+):
+    judge.command(f"mop.cli.judging:{_name}", name=_name, help=_help)
 app.command(models)
 for _name, _home, _help in (
     ("list", "list_", "List the models that can be fetched, and which are here."),

@@ -100,6 +100,23 @@ class ModelOptions:
         return make_settings({"base_url": self.base_url, "concurrency": self.concurrency}, file=run.config)
 
 
+@Parameter(name="*", group=_MODEL)
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Which model judges, and by what."""
+
+    judge: str | None = None
+    """Model that judges: local/…, a GGUF file, or a name at --judge-url [default: the model]."""
+    judge_url: str | None = None
+    """Address of the judge's endpoint [default: that of the model]."""
+    criteria: str | None = None
+    """What counts: helpfulness, correctness, style, safety, sentences of your own, or @FILE [default: helpfulness]."""
+
+    def settings(self, run: RunOptions) -> Settings:
+        """Return settings of which the judge, its address and the criteria count."""
+        return make_settings(asdict(self), file=run.config)
+
+
 @Parameter(name="*", group=_SEARCH)
 @dataclass(frozen=True)
 class QuickstartOptions:
@@ -144,7 +161,15 @@ class SearchOptions(QuickstartOptions):
     method: str | None = None
     """mop, or an opponent: zero-shot, random-demos, ape, ape-random, ape-kcentroids, mop-paper, … [default: mop]."""
     metric: str | None = None
-    """exact_match, token_f1, contains, …, or module:function [default: exact_match]."""
+    """exact_match, token_f1, contains, checks, judge, …, or module:function [default: exact_match]."""
+    judge: str | None = None
+    """Model that scores where the metric is judge [default: the model]."""
+    judge_url: str | None = None
+    """Address of the judge's endpoint [default: --base-url]."""
+    criteria: str | None = None
+    """What the judge looks at: helpfulness, correctness, style, safety, sentences of your own, or @FILE."""
+    answer_tokens: int | None = None
+    """Most tokens of an answer [default: half as many again as the longest known answer]."""
     instruction: str | None = None
     """Your own instruction, the first candidate."""
     tokens: int | None = None

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mop.cli.options import ModelOptions, ReplayOptions
+from mop.cli.options import JudgeOptions, ModelOptions, ReplayOptions
 from mop.cli.output import Output
 from mop.cli.words import plural
 from mop.connect import connect, default_ledger_path, open_ledger, require_endpoint
+from mop.metrics import JUDGED
 from mop.mixture import Mixture, check_encoder
 
 if TYPE_CHECKING:
+    from mop.judge import Judge
     from mop.lm.client import ModelClient
     from mop.lm.ledger import Ledger
 
@@ -87,6 +89,28 @@ def connect_to(
         run=purpose,
         replay=run.replay,
     )
+
+
+def judge_for(
+    metric: str, options: JudgeOptions, run: ReplayOptions, client: ModelClient, ledger: Ledger
+) -> Judge | None:
+    """Return the judge that ``metric`` needs, if it does: the options' model, or else that of ``client``."""
+    from mop.judge import Judge
+
+    if metric not in JUDGED:
+        return None
+    settings = options.settings(run)
+    if settings.judge is None:
+        return Judge(client, settings.criteria)
+    judge = connect(
+        settings.judge,
+        ledger=ledger,
+        base_url=settings.judge_url or settings.base_url,
+        concurrency=settings.concurrency,
+        run="evaluate (judge)",
+        replay=run.replay,
+    )
+    return Judge(judge, settings.criteria)
 
 
 def standard_input_lines() -> list[str]:

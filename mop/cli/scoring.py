@@ -11,17 +11,19 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from mop.cli.inputs import check_lengths, divide, read
-from mop.cli.options import DataOptions, ModelOptions, ReplayOptions
+from mop.cli.options import DataOptions, JudgeOptions, ModelOptions, ReplayOptions
 from mop.cli.output import Output, say
 from mop.cli.words import plural, verdict
 from mop.errors import DataError, SettingsError
 from mop.examples import Example
+from mop.metrics import BUILT_IN
 from mop.mixture import Mixture
 
 Split = Literal["train", "validation", "test", "all"]
 _NO_DATA = DataOptions()
 _NO_MODEL = ModelOptions()
 _NO_RUN = ReplayOptions()
+_NO_JUDGE = JudgeOptions()
 
 
 def evaluate(
@@ -34,6 +36,7 @@ def evaluate(
     metric: str | None = None,
     columns: DataOptions = _NO_DATA,
     options: ModelOptions = _NO_MODEL,
+    judging: JudgeOptions = _NO_JUDGE,
     run: ReplayOptions = _NO_RUN,
 ) -> None:
     """Score a mixture on labelled examples, beside its generalist (one prompt) and other mixtures.
@@ -46,7 +49,7 @@ def evaluate(
         metric: Another metric than the mixture's.
     """
     from mop.cli.progress import CallProgress
-    from mop.cli.running import connect_to, load_mixture, opened_ledger, wait_for
+    from mop.cli.running import connect_to, judge_for, load_mixture, opened_ledger, wait_for
     from mop.cli.tables import SCORES_LEGEND, scores_table
     from mop.evaluation import aevaluate, mixture_prompter
 
@@ -71,6 +74,7 @@ def evaluate(
                     against={name: mixture_prompter(other) for name, other in others.items()},
                     metric=judged.metric,
                     on_reply=progress.reply,
+                    judge=judge_for(judged.metric, judging, run, client, ledger),
                 ),
                 output,
             )
@@ -92,7 +96,7 @@ def _with_metric(mixture: Mixture, metric: str | None, path: Path) -> Mixture:
     """Return the mixture with the metric to use; a file alone does not get to say which code runs."""
     if metric is not None:
         return replace_metric(mixture, metric)
-    if ":" in mixture.metric and not mixture.metric.startswith("numeric:"):
+    if mixture.metric.partition(":")[0] not in BUILT_IN:
         raise SettingsError(
             f"{path} names the metric {mixture.metric!r}, a function that would be imported and run. If you trust it, "
             f"give --metric {mixture.metric}."

@@ -5,7 +5,9 @@
 
 Built in are ``exact_match``, ``exact_set``, ``contains``, ``token_f1``, ``rouge_l``, ``numeric`` and
 ``multiple_choice``; ``numeric:0.01`` allows an absolute difference of 0.01, and ``numeric:1%`` a relative one of
-1 %. ``module:function`` is a function of your own, ``(prediction, outputs) -> float``.
+1 %. ``checks`` (and ``checks:all``) take rules instead of an answer (see `mop.metrics.checks`). ``judge`` and
+``judge:pairwise`` ask a model (see `mop.judge`) and so cannot be called here. ``module:function`` is a function of your
+own, ``(prediction, outputs) -> float``.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from operator import attrgetter
 from typing import Any
 
 from mop.errors import DataError, SettingsError
+from mop.metrics.checks import all_passed, share_passed
 from mop.metrics.final_answer import multiple_choice, numeric
 from mop.metrics.text import contains, exact_match, exact_set, rouge_l, token_f1
 
-__all__ = ["METRICS", "Metric", "get_metric", "metric_name"]
+__all__ = ["BUILT_IN", "JUDGED", "METRICS", "Metric", "get_metric", "metric_name"]
 
 #: Scores a prediction against the accepted outputs; a float from 0 to 1.
 Metric = Callable[[str, Sequence[str]], float]
@@ -42,8 +45,13 @@ _COMPARISONS: dict[str, _Comparison] = {
     "numeric": numeric,
     "multiple_choice": multiple_choice,
 }
-#: Names of the built-in metrics.
+_RULES: dict[str, _Comparison] = {"checks": share_passed, "checks:all": all_passed}
+#: Metrics that ask a model.
+JUDGED = ("judge", "judge:pairwise")
+#: Names of the metrics that compare with accepted answers.
 METRICS = tuple(_COMPARISONS)
+#: Names of all built-in metrics, without their options.
+BUILT_IN = (*METRICS, "checks", "judge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,22 @@ class _Best:
         if any(given == output.strip() for output in outputs):
             return 1.0
         return max(self.compare(prediction, output) for output in outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The best score of a check over the rules given; an answer that repeats the rules is no exception."""
+
+    check: _Comparison
+
+    def __call__(self, prediction: str, outputs: Sequence[str]) -> float:
+        return max(self.check(prediction, rules) for rules in outputs)
+
+
+def _ask_a_judge(prediction: str, outputs: Sequence[str]) -> float:  # noqa: ARG001 - a metric's arguments
+    raise SettingsError(
+        "The metric judge asks a model, so it isn't a function to call. Use mop.optimize, mop.evaluate or mop.judge."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +130,18 @@ def get_metric(name: str | Metric) -> Metric:
     base, colon, option = name.partition(":")
     if base in _COMPARISONS and not colon:
         return _Named(name, _Best(_COMPARISONS[base]))
+    if name in _RULES:
+        return _Named(name, _Rules(_RULES[name]))
+    if name in JUDGED:
+        return _Named(name, _ask_a_judge)
     if base == "numeric":
         return _Named(name, _Best(partial(numeric, **_tolerance(name, option))))
-    if colon and base not in _COMPARISONS:
+    if colon and base not in BUILT_IN:
         return _Named(name, _import_function(name, base, option))
-    close = difflib.get_close_matches(base.lower().replace("-", "_").replace(" ", "_"), METRICS, n=1)
+    close = difflib.get_close_matches(base.lower().replace("-", "_").replace(" ", "_"), BUILT_IN, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise SettingsError(
-        f"There is no metric {name!r}.{hint} Metrics: {', '.join(METRICS)}; or module:function for your own."
+        f"There is no metric {name!r}.{hint} Metrics: {', '.join(BUILT_IN)}; or module:function for your own."
     )
 
 
@@ -146,7 +174,7 @@ def _import_function(name: str, module: str, function: str) -> Metric:
     except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise SettingsError(
             f"The metric {name!r} can't be imported: {error}. It must be module:function, where the module is "
-            f"installed or in the working directory ({directory}); built in are {', '.join(METRICS)}."
+            f"installed or in the working directory ({directory}); built in are {', '.join(BUILT_IN)}."
         ) from error
     finally:
         if directory in sys.path:  # the module may have changed the path itself

@@ -1,0 +1,71 @@
+"""``mop judge`` on the command line, against an endpoint that answers by rule."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_endpoint import FakeEndpoint
+
+from mop.cli import main
+
+
+def write(path: Path, rows: dict[str, str]) -> str:
+    path.write_text("".join(json.dumps({"input": given, "output": out}) + "\n" for given, out in rows.items()))
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOP_API_KEY", "k")
+    first = write(tmp_path / "first.jsonl", {"q1": "a long answer", "q2": "same", "q3": "no"})
+    second = write(tmp_path / "second.jsonl", {"q3": "a longer one", "q2": "same", "q1": "short"})
+    return first, second
+
+
+def longer_wins(messages: list[dict[str, str]]) -> str:
+    question = messages[-1]["content"]
+    a = question.split("[Answer A]\n")[1].split("\n[End of answer A]")[0]
+    return "A" if len(a) > len(question.split("[Answer B]\n")[1].split("\n[End of answer B]")[0]) else "B"
+
+
+def test_two_systems_are_compared_on_the_inputs_that_they_share(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeEndpoint(longer_wins) as endpoint:
+        asked = ["judge", "compare", *files, "--judge", "m", "--judge-url", endpoint.base_url, "--ledger", "l.sqlite"]
+        assert main([*asked, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [one["winner"] for one in found["verdicts"]] == ["first", "tie", "second"]
+        assert (found["first"]["wins"], found["first"]["ties"], found["first"]["losses"]) == (1, 1, 1)
+        assert endpoint.served == 4
+        assert main(asked) == 0
+        assert "won 1, tied 1, lost 1" in capsys.readouterr().out
+        assert endpoint.served == 4  # the second time from the ledger
+
+
+def test_labels_of_people_and_checks_are_compared_with_the_judge(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["judge", "export", *files, "-o", "pairs.jsonl"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert len(lines) == 2  # equal answers need nobody
+    for line in lines:
+        line["better"] = "A" if len(line["A"]) > len(line["B"]) else "B"
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rules = write(tmp_path / "rules.jsonl", {one: json.dumps({"min_words": 3}) for one in ("q1", "q2", "q3")})
+    capsys.readouterr()
+    with FakeEndpoint(longer_wins) as endpoint:
+        asked = ["judge", "compare", *files, "--judge", "m", "--judge-url", endpoint.base_url, "--ledger", "l.sqlite"]
+        assert main([*asked, "--labels", "pairs.jsonl", "--checks", rules, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["agreement"]
+    assert found["people"] == {"items": 2, "share": 1.0, "kappa": 1.0}
+    assert found["checks"]["share"] == 1.0
+
+
+def test_answers_to_other_inputs_are_refused_before_anything_is_asked(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write(tmp_path / "other.jsonl", {"q1": "x", "q9": "y"})
+    assert main(["judge", "compare", files[0], other, "--judge", "m", "--judge-url", "http://127.0.0.1:9/v1"]) == 3
+    assert "3 inputs stand in only one of" in capsys.readouterr().err
