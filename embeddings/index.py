@@ -13,15 +13,16 @@ from mop.embeddings.encoders import Vectors
 
 @dataclass(frozen=True)
 class Nearest:
-    """Nearest centroids of a batch of queries; three arrays of one length.
+    """Nearest centroids of a batch of queries; four arrays of one length.
 
-    ``distance`` is the squared Euclidean distance to the nearest centroid, ``margin`` how much farther the second
-    nearest is (infinite when there is one centroid only).
+    ``distance`` is the squared Euclidean distance to the nearest centroid, ``margin`` how much farther the ``second``
+    nearest is (infinite, and -1, when there is one centroid only).
     """
 
     expert: NDArray[np.intp]
     distance: Vectors
     margin: Vectors
+    second: NDArray[np.intp]
 
 
 class RoutingIndex:
@@ -37,10 +38,10 @@ class RoutingIndex:
         distances, experts = self._index.search(np.ascontiguousarray(vectors, np.float32), self._neighbours)
         distances = np.maximum(distances, 0)
         if self._neighbours == 1:
-            margin = np.full(len(vectors), np.inf, dtype=np.float32)
+            margin, second = np.full(len(vectors), np.inf, dtype=np.float32), np.full(len(vectors), -1, dtype=np.intp)
         else:
-            margin = distances[:, 1] - distances[:, 0]
-        return Nearest(experts[:, 0].astype(np.intp), distances[:, 0], margin)
+            margin, second = distances[:, 1] - distances[:, 0], experts[:, 1].astype(np.intp)
+        return Nearest(experts[:, 0].astype(np.intp), distances[:, 0], margin, second)
 
 
 class NeighbourIndex:
@@ -52,6 +53,10 @@ class NeighbourIndex:
 
     def nearest(self, vectors: Vectors, count: int) -> NDArray[np.intp]:
         """Return the positions of the ``count`` nearest (or all there are), nearest first, for each row."""
+        return self.search(vectors, count)[1]
+
+    def search(self, vectors: Vectors, count: int) -> tuple[Vectors, NDArray[np.intp]]:
+        """Return the squared distances and the positions of the ``count`` nearest, as `nearest` does."""
         count = min(count, self._index.ntotal)
-        _, positions = self._index.search(np.ascontiguousarray(vectors, np.float32), count)
-        return np.asarray(positions, dtype=np.intp)
+        distances, positions = self._index.search(np.ascontiguousarray(vectors, np.float32), count)
+        return np.maximum(distances, 0), np.asarray(positions, dtype=np.intp)

@@ -8,6 +8,7 @@
    demos on that region's validation examples; candidates are shared across regions, and written anew from a hard
    region's failures and from the demos that it does not show.
 5. Gate: regions that show no gain over the generalist fall back to it; a mixture without gain is one prompt.
+6. Borders: a distance beyond which the generalist answers; other routes if they are better (`mop.search.borders`).
 
 All comparisons are paired on the same validation examples.
 """
@@ -24,6 +25,7 @@ from mop.embeddings.projection import fit_projection, project
 from mop.embeddings.regions import Regions, find_regions
 from mop.mixture import Expert
 from mop.prompts import Demo
+from mop.search.borders import Found, find_limits
 from mop.search.experts import DemoPool, Layout, Recipe
 from mop.search.generalist import Generalist, find_generalist
 from mop.search.instructions import RegionInstructions
@@ -72,7 +74,7 @@ class _Search:
         self.session.listener.stage("choosing instructions by region")
         choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates)
         chosen, scores = await choice.choose()
-        return self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts})
+        return await self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts})
 
     # -- the stages
 
@@ -150,7 +152,7 @@ class _Search:
         centroid = self.problem.train_vectors.mean(axis=0, keepdims=True)
         return Learned([expert], prompt, generalist.zero_shot, centroid, None, report)
 
-    def _gated(
+    async def _gated(
         self,
         layout: Layout,
         chosen: Sequence[Candidate],
@@ -166,6 +168,8 @@ class _Search:
         report = {**report, "gate": _gate_report(result, scores[judged], generalist_scores[judged], layout)}
         if not result.open:
             return self._one_prompt(found, report)
+        prompts = [layout.prompt(region, candidate.instruction) for region, candidate in enumerate(chosen)]
+        limits = await find_limits(self.judging, Found(layout, prompts, scores, generalist_scores, result))
         final = layout.refitted(self._everything()) if self.session.refit else layout
         sizes = np.bincount(layout.assign(self.problem.train_vectors), minlength=count)
         words = region_words(
@@ -200,6 +204,7 @@ class _Search:
             report=report,
             # The scores were made without validation examples among the demos to retrieve; a query may have them all.
             retrieval=layout.retrieval_of(self._everything()),
+            limits=limits,
         )
 
     def _everything(self) -> DemoPool:

@@ -291,7 +291,7 @@ def test_metrics_count_requests_experts_fallbacks_margins_and_tokens(upstream: F
         assert server.metric(ok) == 2
         assert server.metric('mop_requests_total{code="invalid_json",endpoint="chat",mixture="",status="400"}') == 1
         assert server.metric('mop_expert_queries_total{expert="0",mixture="bank"}') == 1
-        assert server.metric('mop_fallbacks_total{mixture="bank"}') == 1
+        assert server.metric('mop_fallbacks_total{mixture="bank",reason="no gain"}') == 1
         assert server.metric('mop_route_margin_count{mixture="bank"}') == 2
         assert server.metric('mop_tokens_total{kind="prompt",mixture="bank"}') == 40
         assert server.metric('mop_tokens_total{kind="cached",mixture="bank"}') == 24
