@@ -120,11 +120,11 @@ def _limits(mixture: Mixture) -> list[str]:
         return []
     lines = []
     if limits.coverage is not None and any(map(math.isfinite, limits.thresholds)):
-        share = f"{1 - limits.coverage:.2g} of the queries that are like the examples"
+        share = f"{1 - limits.coverage:.2g} of queries like the examples"
         lines.append(f"far       a query far from all examples goes to the generalist; at most {share} do")
     elif limits.coverage is not None:
         count = needed(limits.coverage)
-        lines.append(f"far       no threshold for queries far from all examples: that takes {count} validation examples")
+        lines.append(f"far       no threshold for queries far from all examples: it takes {count} validation examples")
     if limits.margin is not None:
         lines.append("borders   a query near one also gets the nearest demo of the second region")
     if limits.width is not None:
