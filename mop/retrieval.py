@@ -35,6 +35,10 @@ class Retrieval:
 
         return NeighbourIndex(self.vectors)
 
+    def facts(self) -> dict[str, object]:
+        """Return how demos are looked up, with the measured share of nearest ones that are found."""
+        return {"demos": len(self.demos), "exact": self._index.exact, "recall": self._index.recall()}
+
     def nearest(self, vectors: Vectors) -> list[tuple[Demo, ...]]:
         """Return the demos of each row of ``vectors``, shape (queries, components); the nearest one is the last."""
         return self.search(vectors)[1]

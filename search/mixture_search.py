@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mop.embeddings.index import EXACT_MOST
 from mop.embeddings.projection import fit_projection, project
 from mop.embeddings.regions import Regions, find_regions
 from mop.mixture import Expert
@@ -177,6 +178,10 @@ class _Search:
             layout.assign(self.problem.train_vectors),
             count,
         )
+        # The scores were made without validation examples among the demos to retrieve; a query may have them all.
+        retrieval = layout.retrieval_of(self._everything())
+        if retrieval is not None and len(retrieval.demos) > EXACT_MOST:
+            report["retrieval"] = retrieval.facts()
         experts = []
         for region, shrunk in enumerate(result.gains):
             here = regions == region
@@ -202,8 +207,7 @@ class _Search:
             centroids=layout.regions.centroids,
             projection=layout.projection,
             report=report,
-            # The scores were made without validation examples among the demos to retrieve; a query may have them all.
-            retrieval=layout.retrieval_of(self._everything()),
+            retrieval=retrieval,
             limits=limits,
         )
 
