@@ -67,6 +67,7 @@ class NeighbourIndex:
     """
 
     def __init__(self, vectors: Vectors, *, exact_most: int = EXACT_MOST, progress: Progress = silent) -> None:
+        self._index: faiss.IndexFlatL2 | faiss.IndexIVFFlat
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self.exact = len(self._vectors) <= exact_most
         dimension = self._vectors.shape[1]
@@ -77,13 +78,13 @@ class NeighbourIndex:
             return
         cells = round(len(self._vectors) ** 0.5)
         flat.add(cluster(self._vectors, cells, seed=0, rounds=CELL_ROUNDS, per_centre=CELL_SAMPLE))
-        self._index = faiss.IndexIVFFlat(flat, dimension, cells)
-        # Held by the index as a bare pointer.
-        self._cells = flat
-        self._index.nprobe = min(cells, PROBED)
+        index = faiss.IndexIVFFlat(flat, dimension, cells)
+        index.nprobe = min(cells, PROBED)
         for start in range(0, len(self._vectors), CHUNK):
-            self._index.add(self._vectors[start : start + CHUNK])
-            progress(self._index.ntotal, len(self._vectors))
+            index.add(self._vectors[start : start + CHUNK])
+            progress(index.ntotal, len(self._vectors))
+        # The index has only a bare pointer to the cells' centres.
+        self._index, self._cells = index, flat
 
     def nearest(self, vectors: Vectors, count: int) -> NDArray[np.intp]:
         """Return the positions of the ``count`` nearest (or all there are), nearest first, for each row."""

@@ -173,6 +173,7 @@ class Mixture:
 
         projected = project(vectors, self.projection)
         nearest = self._nearest(projected)
+        retrieved: list[tuple[Demo, ...]]
         if self.retrieval is None:
             closest, retrieved = nearest.distance, [()] * len(vectors)
         else:
