@@ -15,7 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mop.embeddings.encoders import Vectors
+from mop.embeddings.large import CHUNK, Progress, cluster, silent
 from mop.seeds import stream
+
+#: Up to so many vectors all of them are clustered, several times over.
+LARGE = 50_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Regions:
 
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the nearest region of each vector; ties go to the lowest index."""
-        return np.asarray(self.distances(vectors).argmin(axis=1))
+        # In parts, so that distances of a million vectors are never all in memory.
+        parts = [vectors[start : start + CHUNK] for start in range(0, len(vectors), CHUNK)] or [vectors]
+        return np.concatenate([self.distances(part).argmin(axis=1) for part in parts])
 
 
 def find_regions(
@@ -47,24 +53,20 @@ def find_regions(
     min_demos: int = 3,
     min_held_out: int = 2,
     restarts: int = 8,
+    progress: Progress = silent,
 ) -> Regions:
     """Cluster ``vectors`` into at most ``count`` regions.
 
     A region with fewer than ``min_demos`` vectors, or fewer than ``min_held_out`` rows of ``held_out``, is dissolved
     into its neighbours, smallest first, so the result can have fewer regions than asked for, and at least one.
+    Beyond `LARGE` vectors the clusters are those of a sample (`mop.embeddings.large`); ``progress`` hears its rounds.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     count = max(1, min(count, len(vectors)))
-    random_state = int(stream(seed, "regions", count).integers(2**31))
-    # One thread: with several, sums are in the order in which they finish. It is also faster at these sizes.
-    with warnings.catch_warnings(), threadpool_limits(1, "openmp"):
-        # Fewer distinct vectors than clusters: the surplus cells are empty and dissolved below.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = KMeans(count, n_init=restarts, random_state=random_state).fit(vectors.astype(np.float64))
-    regions = Regions(np.asarray(fitted.cluster_centers_, dtype=np.float32))
+    if len(vectors) > LARGE:
+        centroids = cluster(vectors, count, seed=seed, progress=progress)
+    else:
+        centroids = _exact_centroids(vectors, count, seed, restarts)
+    regions = Regions(centroids)
     while len(regions) > 1:
         demos = np.bincount(regions.assign(vectors), minlength=len(regions))
         shortfall = np.maximum(min_demos - demos, 0)
@@ -76,3 +78,18 @@ def find_regions(
         worst = int(np.lexsort((np.arange(len(regions)), demos, -shortfall))[0])
         regions = Regions(np.delete(regions.centroids, worst, axis=0))
     return regions
+
+
+def _exact_centroids(vectors: Vectors, count: int, seed: int, restarts: int) -> Vectors:
+    """Return the best of several K-means clusterings of all vectors."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    random_state = int(stream(seed, "regions", count).integers(2**31))
+    # One thread: with several, sums are in the order in which they finish. It is also faster at these sizes.
+    with warnings.catch_warnings(), threadpool_limits(1, "openmp"):
+        # Fewer distinct vectors than clusters: the surplus cells are empty and dissolved below.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(count, n_init=restarts, random_state=random_state).fit(vectors.astype(np.float64))
+    return np.asarray(fitted.cluster_centers_, dtype=np.float32)

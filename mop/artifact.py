@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
 MANIFEST = "mixture.json"
 VECTORS = "vectors.safetensors"
-#: A file that unpacks to more than this isn't a mixture: 10,000 experts of 1,536 dimensions take 60 MB.
-MAX_UNPACKED_BYTES = 512 * 1024 * 1024
+#: A file that unpacks to more than this isn't a mixture: a million demos to retrieve, of 384 dimensions, take 770 MB.
+MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
+#: More demos than this are kept with half the precision, which finds the same nearest ones (benchmarks/LOG.md, "Large
+#: pools"); their index is approximate as well.
+MANY_DEMOS = 20_000
 #: What the disk says when nothing more goes onto it.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-#: JSON takes some twenty times its size in memory; 10,000 experts with 20 demos of 200 characters take 50 MB.
-MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+#: JSON takes some twenty times its size in memory; a million demos of 70 characters take 110 MB.
+MAX_MANIFEST_BYTES = 128 * 1024 * 1024
 
 
 def to_bytes(mixture: Mixture) -> bytes:
@@ -52,6 +55,8 @@ def to_bytes(mixture: Mixture) -> bytes:
         arrays["retrieved"] = mixture.retrieval.vectors
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
     retrieved = 0 if mixture.retrieval is None else len(mixture.retrieval.demos)
+    if retrieved > MANY_DEMOS:
+        arrays["retrieved"] = arrays["retrieved"].astype(np.float16)
     _check_arrays(arrays, len(mixture.experts), retrieved, "The mixture cannot be saved")
     vectors = save_tensors(arrays)
     text = manifest_text(mixture, hashlib.sha256(vectors).hexdigest())
@@ -175,14 +180,17 @@ def _arrays(content: bytes, experts: int, retrieved: int, name: str) -> dict[str
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{name}: {VECTORS} is damaged ({error}).") from error
     _check_arrays(arrays, experts, retrieved, name)
-    return arrays
+    return {key: np.asarray(array, np.float32) for key, array in arrays.items()}
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retrieved: int, name: str) -> None:
     expected = {"centroids", "probes", *(["retrieved"] if retrieved else [])}
     if not expected <= set(arrays) <= {*expected, "projection"}:
         raise ArtifactError(f"{name}: {VECTORS} holds {sorted(arrays)}, expected {sorted(expected)}.")
-    matrices = all(array.ndim == 2 and array.size and array.dtype == np.float32 for array in arrays.values())
+    precise = {**arrays, **({"retrieved": arrays["centroids"]} if retrieved > MANY_DEMOS else {})}
+    matrices = all(array.ndim == 2 and array.size for array in arrays.values())
+    matrices = matrices and all(array.dtype == np.float32 for array in precise.values())
+    matrices = matrices and arrays.get("retrieved", arrays["centroids"]).dtype in (np.float16, np.float32)
     if not matrices or not _fit(arrays, experts, retrieved):
         shapes = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
         raise ArtifactError(f"{name}: the vectors' shapes {shapes} don't fit its {experts} experts.")

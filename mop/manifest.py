@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mop.decoding import Decoding
 from mop.errors import ArtifactError
+from mop.limits import Limits, Measure
 from mop.mixture import EncoderRecord, Expert, Mixture
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
@@ -22,8 +23,8 @@ from mop.retrieval import Retrieval
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
 
-#: 2: mixtures that retrieve demos.
-SCHEMA_VERSION = 2
+#: 2: mixtures that retrieve demos. 3: limits of routing.
+SCHEMA_VERSION = 3
 
 
 class _Strict(BaseModel):
@@ -66,6 +67,16 @@ class _Retrieval(_Strict):
     demos: list[tuple[str, str]] = Field(min_length=1)
 
 
+class _Limits(_Strict):
+    # JSON has no infinity; null is a region without a threshold.
+    thresholds: list[Annotated[float, Field(ge=0)] | None]
+    coverage: float | None = Field(gt=0, lt=1)
+    measure: Measure
+    margin: float | None = Field(ge=0)
+    width: float | None = Field(gt=0)
+    measured: dict[str, Any]
+
+
 class Manifest(_Strict):
     """Everything of a mixture but its vectors."""
 
@@ -78,8 +89,19 @@ class Manifest(_Strict):
     generalist: _Prompt
     experts: list[_Expert] = Field(min_length=1)
     retrieval: _Retrieval | None = None
+    limits: _Limits | None = None
     report: dict[str, Any]
     provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Manifest:
+        if self.limits is None:
+            return self
+        if len(self.limits.thresholds) != len(self.experts):
+            raise ValueError(f"limits: {len(self.limits.thresholds)} thresholds for {len(self.experts)} experts")
+        if self.retrieval is None and (self.limits.measure == "demo" or self.limits.margin is not None):
+            raise ValueError("limits: they speak of retrieved demos, and the mixture retrieves none")
+        return self
 
 
 def _demos_out(demos: Sequence[Demo]) -> list[tuple[str, str]]:
@@ -133,6 +155,26 @@ def _retrieval_in(record: _Retrieval | None, arrays: Mapping[str, Vectors]) -> R
     return None if record is None else Retrieval(_demos_in(record.demos), arrays["retrieved"], record.count)
 
 
+def _limits_out(limits: Limits | None) -> _Limits | None:
+    if limits is None:
+        return None
+    return _Limits(
+        thresholds=[value if math.isfinite(value) else None for value in limits.thresholds],
+        coverage=limits.coverage,
+        measure=limits.measure,
+        margin=limits.margin,
+        width=limits.width,
+        measured=dict(limits.measured),
+    )
+
+
+def _limits_in(record: _Limits | None) -> Limits | None:
+    if record is None:
+        return None
+    fields = record.model_dump(exclude={"thresholds"})
+    return Limits(tuple(math.inf if value is None else value for value in record.thresholds), **fields)
+
+
 def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
     """Return the text for ``mixture``; raises ArtifactError if it holds what JSON cannot."""
     try:
@@ -150,6 +192,7 @@ def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
             generalist=_prompt_out(mixture.generalist),
             experts=[_expert_out(expert) for expert in mixture.experts],
             retrieval=_retrieval_out(mixture.retrieval),
+            limits=_limits_out(mixture.limits),
             report=dict(mixture.report),
             provenance=dict(mixture.provenance),
         )
@@ -189,6 +232,7 @@ def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
         centroids=arrays["centroids"],
         projection=arrays.get("projection"),
         retrieval=_retrieval_in(manifest.retrieval, arrays),
+        limits=_limits_in(manifest.limits),
         encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
         model=manifest.model,
         decoding=Decoding(decoding.max_tokens, tuple(decoding.stop), decoding.temperature),

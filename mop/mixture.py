@@ -16,12 +16,13 @@ import numpy as np
 
 from mop.decoding import Decoding
 from mop.errors import DataError, EncoderMismatch
+from mop.limits import FAR, NO_GAIN, Limits, Reason, RegionDemos
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
-    from mop.embeddings.index import RoutingIndex
+    from mop.embeddings.index import Nearest, RoutingIndex
     from mop.lm.client import ModelClient
     from mop.lm.request import Usage
 
@@ -46,7 +47,8 @@ class Route:
 
     ``expert`` is the region's number, ``distance`` the squared Euclidean distance to its centroid, ``margin`` how
     much farther the second nearest centroid is. ``fallback`` says that the generalist's prompt answers. ``retrieved``
-    are the demos nearest to the query, the nearest last, where the mixture retrieves any.
+    are the demos nearest to the query, the nearest last, where the mixture retrieves any. ``reason`` says why the
+    generalist answers: "no gain" in this region, or the query is "far from all examples".
     """
 
     expert: int
@@ -54,6 +56,7 @@ class Route:
     margin: float
     fallback: bool
     retrieved: tuple[Demo, ...] = ()
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,8 @@ class Mixture:
 
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
     ``projection`` (see `mop.embeddings.projection`) where one was learned. ``retrieval`` says which demos a query
-    gets after those of its expert, if any. ``report`` holds what the search saw; ``provenance`` where the mixture comes
-    from (data hash, seed, versions, calls).
+    gets after those of its expert, if any; ``limits`` where routing departs from the nearest centroid. ``report`` holds
+    what the search saw; ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
     """
 
     experts: tuple[Expert, ...]
@@ -115,6 +118,7 @@ class Mixture:
     metric: str
     projection: Vectors | None = None
     retrieval: Retrieval | None = None
+    limits: Limits | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -168,14 +172,47 @@ class Mixture:
         from mop.embeddings.projection import project
 
         projected = project(vectors, self.projection)
-        nearest = self._index.nearest(projected)
-        retrieved = [()] * len(vectors) if self.retrieval is None else self.retrieval.nearest(projected)
+        nearest = self._nearest(projected)
+        retrieved: list[tuple[Demo, ...]]
+        if self.retrieval is None:
+            closest, retrieved = nearest.distance, [()] * len(vectors)
+        else:
+            closest, retrieved = self.retrieval.search(projected)
+        limits = self.limits
+        far = None
+        if limits is not None:
+            far = limits.far(nearest.expert, closest if limits.measure == "demo" else nearest.distance)
+            if limits.margin is not None and self._by_region is not None:
+                for row in np.flatnonzero(nearest.margin <= limits.margin):
+                    retrieved[row] = self._by_region.beside(retrieved[row], projected[row], int(nearest.second[row]))
         routes = []
         for position, expert in enumerate(map(int, nearest.expert)):
-            fallback = self.experts[expert].fallback
+            reason: Reason | None = NO_GAIN if self.experts[expert].fallback else None
+            if reason is None and far is not None and far[position]:
+                reason = FAR
             distance, margin = float(nearest.distance[position]), float(nearest.margin[position])
-            routes.append(Route(expert, distance, margin, fallback, () if fallback else retrieved[position]))
+            shown = () if reason else retrieved[position]
+            routes.append(Route(expert, distance, margin, reason is not None, shown, reason))
         return routes
+
+    def _nearest(self, projected: Vectors) -> Nearest:
+        """Return the centroids that a query's vectors are nearest to, or those that the kernel weighs most."""
+        nearest = self._index.nearest(projected)
+        if self.limits is None or self.limits.width is None:
+            return nearest
+        from mop.embeddings.index import Nearest
+        from mop.embeddings.routers import Kernel
+
+        gains = [0.0 if expert.fallback else expert.gain for expert in self.experts]
+        expert = Kernel(self.centroids, gains, self.limits.width).choose(projected).expert
+        distance = ((projected - self.centroids[expert]) ** 2).sum(axis=1)
+        return Nearest(expert, distance, nearest.margin, nearest.second)
+
+    @cached_property
+    def _by_region(self) -> RegionDemos | None:
+        if self.retrieval is None:
+            return None
+        return RegionDemos(self.retrieval, self._index.nearest(self.retrieval.vectors).expert)
 
     def prompt_of(self, route: Route) -> Prompt:
         """Return the prompt that answers a query with this route."""

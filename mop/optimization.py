@@ -160,6 +160,9 @@ async def aoptimize(
         retrieved=settings.retrieved,
         experts=settings.experts,
         proposals=settings.proposals,
+        coverage=settings.coverage,
+        soft=settings.soft,
+        border_share=settings.border_share,
         listener=listener,
     )
     try:
@@ -175,6 +178,7 @@ async def aoptimize(
         centroids=learned.centroids,
         projection=learned.projection,
         retrieval=learned.retrieval,
+        limits=learned.limits,
         encoder_record=record,
         model=settings.model,
         decoding=decoding,
@@ -271,6 +275,9 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
                 "retrieved",
                 "confidence",
                 "refit",
+                "coverage",
+                "soft",
+                "border_share",
             )
         },
     }

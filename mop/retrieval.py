@@ -35,7 +35,15 @@ class Retrieval:
 
         return NeighbourIndex(self.vectors)
 
+    def facts(self) -> dict[str, object]:
+        """Return how demos are looked up, with the measured share of nearest ones that are found."""
+        return {"demos": len(self.demos), "exact": self._index.exact, "recall": self._index.recall()}
+
     def nearest(self, vectors: Vectors) -> list[tuple[Demo, ...]]:
         """Return the demos of each row of ``vectors``, shape (queries, components); the nearest one is the last."""
-        found = self._index.nearest(vectors, self.count)
-        return [tuple(self.demos[int(position)] for position in row[::-1]) for row in found]
+        return self.search(vectors)[1]
+
+    def search(self, vectors: Vectors) -> tuple[Vectors, list[tuple[Demo, ...]]]:
+        """Return the squared distance of each row's nearest demo, and what `nearest` does."""
+        distances, found = self._index.search(vectors, self.count)
+        return distances[:, 0], [tuple(self.demos[int(position)] for position in row[::-1]) for row in found]

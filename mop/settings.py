@@ -63,6 +63,12 @@ class Settings(BaseModel):
         confidence: One-sided confidence with which the mixture must beat its generalist to be shipped.
         refit: Choose the experts' demos anew from training and validation examples together once the search has ended.
             The scores in the file are then those of the prompts before that.
+        coverage: Share of queries like the examples that may keep their expert at least; one that is farther from all
+            examples than that goes to the generalist. 0 sends none for that.
+        soft: Most queries, as a share, that also get the nearest demo of the second nearest region, because that region
+            is hardly farther; only where validation examples are answered better so. 0 never tries it.
+        border_share: Share of the budget, out of what the search leaves over, for trying other routes near the borders
+            between regions; 0 tries none.
         seed: Seed of all random choices.
     """
 
@@ -91,6 +97,9 @@ class Settings(BaseModel):
     proposals: int | None = Field(default=None, ge=0)
     confidence: float = Field(default=0.8, gt=0.5, lt=1)
     refit: bool = False
+    coverage: float = Field(default=0.99, ge=0, lt=1)
+    soft: float = Field(default=0.2, ge=0, le=1)
+    border_share: float = Field(default=0.05, ge=0, le=0.5)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
@@ -125,6 +134,9 @@ class Settings(BaseModel):
         "proposals",
         "answer_tokens",
         "confidence",
+        "coverage",
+        "soft",
+        "border_share",
         "seed",
         mode="before",
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mop.embeddings.encoders import Vectors
+from mop.limits import Limits
 from mop.lm.client import ModelClient
 from mop.mixture import Expert
 from mop.prompts import Prompt
@@ -47,7 +48,8 @@ class Session:
     ``proposer`` is the client of the model that writes instructions; ``trials`` executes prompts. ``token_budget`` and
     ``max_demos`` bound the demos of one prompt, single or expert. ``refit``: choose the final demos from training
     and validation examples together. ``retrieved``: most demos that an expert's prompt may retrieve for a query.
-    ``experts`` and ``proposals`` are the numbers that the user fixed, if any.
+    ``experts`` and ``proposals`` are the numbers that the user fixed, if any. ``coverage``, ``soft`` and
+    ``border_share`` are about routes where regions end (`mop.search.borders`), 0 for off.
     """
 
     problem: Problem
@@ -61,6 +63,9 @@ class Session:
     retrieved: int = 1
     experts: int | None = None
     proposals: int | None = None
+    coverage: float = 0.99
+    soft: float = 0.2
+    border_share: float = 0.05
     listener: Listener = field(default_factory=Silence)
 
 
@@ -78,3 +83,4 @@ class Learned:
     projection: Vectors | None
     report: Mapping[str, Any]
     retrieval: Retrieval | None = None
+    limits: Limits | None = None

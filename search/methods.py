@@ -39,7 +39,16 @@ class Method:
 
 
 #: Settings of `mop.settings.Settings` that not every method can follow.
-PARTICULAR = ("experts", "proposals", "retrieved", "confidence", "refit")
+PARTICULAR = (
+    "experts",
+    "proposals",
+    "retrieved",
+    "confidence",
+    "refit",
+    "coverage",
+    "soft",
+    "border_share",
+)
 
 _PROPOSES = frozenset({"proposals"})
 _BASELINES = "mop.search.baselines"
@@ -53,7 +62,7 @@ METHODS: Mapping[str, Method] = {
     "mop-fixed": Method(
         "mop without retrieval: no prompt depends on the query but by its region",
         f"{_BASELINES}.knn:mop_fixed",
-        frozenset(PARTICULAR) - {"retrieved"},
+        frozenset(PARTICULAR) - {"retrieved", "soft"},
     ),
     "knn": Method("the 15 nearest labelled examples of each query as its demos; no search", f"{_BASELINES}.knn:knn"),
     "zero-shot": Method("the best instruction, without demos", f"{_BASELINES}.zero_shot:zero_shot", _PROPOSES),

@@ -8,6 +8,7 @@
    demos on that region's validation examples; candidates are shared across regions, and written anew from a hard
    region's failures and from the demos that it does not show.
 5. Gate: regions that show no gain over the generalist fall back to it; a mixture without gain is one prompt.
+6. Borders: a distance beyond which the generalist answers; other routes if they are better (`mop.search.borders`).
 
 All comparisons are paired on the same validation examples.
 """
@@ -20,10 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mop.embeddings.index import EXACT_MOST
 from mop.embeddings.projection import fit_projection, project
 from mop.embeddings.regions import Regions, find_regions
 from mop.mixture import Expert
 from mop.prompts import Demo
+from mop.search.borders import Found, find_limits
 from mop.search.experts import DemoPool, Layout, Recipe
 from mop.search.generalist import Generalist, find_generalist
 from mop.search.instructions import RegionInstructions
@@ -72,7 +75,7 @@ class _Search:
         self.session.listener.stage("choosing instructions by region")
         choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates)
         chosen, scores = await choice.choose()
-        return self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts})
+        return await self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts})
 
     # -- the stages
 
@@ -150,7 +153,7 @@ class _Search:
         centroid = self.problem.train_vectors.mean(axis=0, keepdims=True)
         return Learned([expert], prompt, generalist.zero_shot, centroid, None, report)
 
-    def _gated(
+    async def _gated(
         self,
         layout: Layout,
         chosen: Sequence[Candidate],
@@ -166,6 +169,8 @@ class _Search:
         report = {**report, "gate": _gate_report(result, scores[judged], generalist_scores[judged], layout)}
         if not result.open:
             return self._one_prompt(found, report)
+        prompts = [layout.prompt(region, candidate.instruction) for region, candidate in enumerate(chosen)]
+        limits = await find_limits(self.judging, Found(layout, prompts, scores, generalist_scores, result))
         final = layout.refitted(self._everything()) if self.session.refit else layout
         sizes = np.bincount(layout.assign(self.problem.train_vectors), minlength=count)
         words = region_words(
@@ -173,6 +178,10 @@ class _Search:
             layout.assign(self.problem.train_vectors),
             count,
         )
+        # The scores were made without validation examples among the demos to retrieve; a query may have them all.
+        retrieval = layout.retrieval_of(self._everything())
+        if retrieval is not None and len(retrieval.demos) > EXACT_MOST:
+            report["retrieval"] = retrieval.facts()
         experts = []
         for region, shrunk in enumerate(result.gains):
             here = regions == region
@@ -198,8 +207,8 @@ class _Search:
             centroids=layout.regions.centroids,
             projection=layout.projection,
             report=report,
-            # The scores were made without validation examples among the demos to retrieve; a query may have them all.
-            retrieval=layout.retrieval_of(self._everything()),
+            retrieval=retrieval,
+            limits=limits,
         )
 
     def _everything(self) -> DemoPool:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mop.embeddings.encoders import Vectors
-from mop.embeddings.index import RoutingIndex
+from mop.embeddings.index import NeighbourIndex, RoutingIndex
 from mop.embeddings.regions import Regions
 from mop.seeds import stream
 
@@ -58,3 +58,56 @@ def test_vectors_of_any_float_type_and_layout_are_taken() -> None:
 
 def test_no_queries_have_no_neighbours() -> None:
     assert len(RoutingIndex(vectors(3, 0)).nearest(vectors(0, 1)).expert) == 0
+
+
+def grouped(rows: int, seed: int) -> Vectors:
+    rng = stream(seed, "groups")
+    centres = rng.standard_normal((40, 16))
+    rows_of = centres[rng.integers(0, 40, rows)] + 0.3 * rng.standard_normal((rows, 16))
+    return np.asarray(rows_of / np.linalg.norm(rows_of, axis=1, keepdims=True), np.float32)
+
+
+def test_few_vectors_are_searched_exactly() -> None:
+    index = NeighbourIndex(grouped(300, 0))
+    assert index.exact
+    assert index.recall() == 1.0
+
+
+def test_many_vectors_are_searched_by_cells_that_find_nearly_all_and_say_how_many() -> None:
+    pool, asked = grouped(6000, 0), grouped(300, 1)
+    told: list[int] = []
+    large = NeighbourIndex(pool, exact_most=1000, progress=lambda done, total: told.append(done))
+    exact = NeighbourIndex(pool)
+    assert (large.exact, exact.exact) == (False, True)
+    assert told[-1] == 6000
+    found, truth = large.nearest(asked, 1), exact.nearest(asked, 1)
+    share = float((found == truth).mean())
+    assert share > 0.95
+    assert abs(large.recall(sample=1000) - share) < 0.05
+
+
+def test_the_recall_of_an_index_that_looks_into_one_cell_is_told_to_be_poor() -> None:
+    noise = stream(0, "noise").standard_normal((3000, 24)).astype(np.float32)
+    index = NeighbourIndex(noise, exact_most=100)
+    full = index.recall(sample=500)
+    index._index.nprobe = 1
+    assert index.recall(sample=500) < 0.6 < full
+
+
+def test_distances_are_squared_and_belong_to_the_positions() -> None:
+    pool, asked = grouped(3000, 0), grouped(50, 1)
+    for index in (NeighbourIndex(pool), NeighbourIndex(pool, exact_most=100)):
+        distances, positions = index.search(asked, 3)
+        expected = ((asked[:, None] - pool[positions]) ** 2).sum(axis=2)
+        np.testing.assert_allclose(distances, expected, atol=1e-5)
+        assert (np.diff(distances, axis=1) >= 0).all()
+
+
+def test_as_many_are_found_as_asked_for_where_the_cells_hold_fewer() -> None:
+    pool = grouped(200, 0)
+    index = NeighbourIndex(pool, exact_most=10)
+    index._index.nprobe = 1
+    found = index.nearest(grouped(20, 1), 150)
+    assert found.shape == (20, 150)
+    assert all(len(set(row.tolist())) == 150 for row in found)
+    assert index.nearest(pool[:2], 500).shape == (2, 200)

@@ -54,6 +54,7 @@ def test_the_official_client_gets_an_answer_from_the_expert_of_its_query(
     assert raw.headers["x-mop-mixture"] == "bank"
     assert raw.headers["x-mop-expert"] == "0"
     assert raw.headers["x-mop-generalist"] == "false"
+    assert raw.headers["x-mop-reason"] == "none"
     assert float(raw.headers["x-mop-margin"]) > 0
     assert raw.headers["x-mop-version"] == "v1"
     assert upstream.bodies[-1]["messages"] == [*PREFIX, {"role": "user", "content": "the card was swallowed"}]
@@ -63,6 +64,7 @@ def test_the_official_client_gets_an_answer_from_the_expert_of_its_query(
 def test_a_region_that_has_fallen_back_is_answered_by_the_generalist(server: Running, upstream: FakeUpstream) -> None:
     reply = server.post("/v1/chat/completions", chat("a meeting"))
     assert (reply.headers["x-mop-expert"], reply.headers["x-mop-generalist"]) == ("2", "true")
+    assert reply.headers["x-mop-reason"] == "no gain"
     assert upstream.bodies[-1]["messages"][0]["content"] == "Answer «in one word» – größer."
 
 
@@ -135,6 +137,7 @@ def test_a_lone_image_goes_to_the_generalist(server: Running) -> None:
     reply = server.post("/v1/chat/completions", {"model": "bank", "messages": [{"role": "user", "content": content}]})
     assert reply.status_code == 200
     assert (reply.headers["x-mop-expert"], reply.headers["x-mop-generalist"]) == ("none", "true")
+    assert reply.headers["x-mop-reason"] == "no text"
 
 
 def test_every_request_of_an_expert_begins_with_the_same_bytes(server: Running, upstream: FakeUpstream) -> None:
@@ -291,7 +294,7 @@ def test_metrics_count_requests_experts_fallbacks_margins_and_tokens(upstream: F
         assert server.metric(ok) == 2
         assert server.metric('mop_requests_total{code="invalid_json",endpoint="chat",mixture="",status="400"}') == 1
         assert server.metric('mop_expert_queries_total{expert="0",mixture="bank"}') == 1
-        assert server.metric('mop_fallbacks_total{mixture="bank"}') == 1
+        assert server.metric('mop_fallbacks_total{mixture="bank",reason="no gain"}') == 1
         assert server.metric('mop_route_margin_count{mixture="bank"}') == 2
         assert server.metric('mop_tokens_total{kind="prompt",mixture="bank"}') == 40
         assert server.metric('mop_tokens_total{kind="cached",mixture="bank"}') == 24

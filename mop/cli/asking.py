@@ -79,7 +79,7 @@ def ask(
         for one, answer in zip(routes, answers, strict=True):
             # A program may want the very text; a terminal must not be steered by it.
             print(clean(answer.text) if console.is_terminal else answer.text, flush=True)
-            who = "generalist" if one.fallback else f"expert {one.expert}"
+            who = f"generalist, {one.reason}" if one.fallback else f"expert {one.expert}"
             usage = answer.usage
             if not output.quiet:
                 say(
@@ -116,6 +116,7 @@ def _row(mixture: Mixture, query: str, one: Route) -> dict[str, Any]:
         "distance": one.distance,
         "margin": one.margin if one.margin < float("inf") else None,
         "fallback": bool(one.fallback),
+        "reason": one.reason,
         "words": list(mixture.experts[one.expert].words),
         "retrieved": [asdict(demo) for demo in one.retrieved],
     }

@@ -182,3 +182,9 @@ class SearchOptions(QuickstartOptions):
     """Most demos retrieved for each query, after an expert's own; 0 keeps every prompt fixed [default: 1]."""
     refit: bool | None = None
     """Choose the final demos from training and validation examples together [default: no]."""
+    coverage: float | None = None
+    """Queries farther from all examples than this share of them go to the generalist; 0 for none [default: 0.99]."""
+    soft: float | None = None
+    """Most queries, as a share, with a demo of the second nearest region, if that is better [default: 0.2]."""
+    border_share: float | None = None
+    """Share of the budget, if left over, for trying other routes near borders [default: 0.05]."""

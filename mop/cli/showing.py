@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +19,7 @@ from mop.cli.output import say, write_json
 from mop.cli.tables import REGIONS_LEGEND, print_prompt, regions_table, words
 from mop.cli.words import money, plural, shorten, signed
 from mop.connect import is_local
+from mop.embeddings.conformal import needed
 from mop.errors import SettingsError
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
@@ -91,7 +93,7 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
     if (retrieval := mixture.retrieval) is not None:
         shown = f"the {plural(retrieval.count, 'demo')} nearest to the query, of {len(retrieval.demos)}"
         say(console, f"retrieved {shown}, after an expert's own")
-    for sentence in [*validated(mixture), *_cost(mixture)]:
+    for sentence in [*_limits(mixture), *validated(mixture), *_cost(mixture)]:
         say(console, sentence)
     if len(mixture) > 1:
         own = [one for one in mixture.experts if not one.fallback]
@@ -109,6 +111,25 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
         say(console, f"A whole prompt: mop show {path} --expert 0, or --generalist", style="dim")
     else:
         say(console, f"The whole prompt: mop show {path} --generalist", style="dim")
+
+
+def _limits(mixture: Mixture) -> list[str]:
+    """Return what happens to queries where the regions end."""
+    limits = mixture.limits
+    if limits is None:
+        return []
+    lines = []
+    if limits.coverage is not None and any(map(math.isfinite, limits.thresholds)):
+        share = f"{1 - limits.coverage:.2g} of queries like the examples"
+        lines.append(f"far       a query far from all examples goes to the generalist; at most {share} do")
+    elif limits.coverage is not None:
+        count = needed(limits.coverage)
+        lines.append(f"far       no threshold for queries far from all examples: it takes {count} validation examples")
+    if limits.margin is not None:
+        lines.append("borders   a query near one also gets the nearest demo of the second region")
+    if limits.width is not None:
+        lines.append("borders   regions weigh by distance and gain, in place of the nearest one")
+    return lines
 
 
 def _cost(mixture: Mixture) -> list[str]:

@@ -123,7 +123,7 @@ def routes_table(mixture: Mixture, routed: Sequence[tuple[str, Route]], width: i
             words(mixture.experts[route.expert]),
             *([f"{route.distance:.3f}"] if wide else []),
             margin(route),
-            "generalist" if route.fallback else "expert",
+            f"generalist: {route.reason}" if route.fallback else "expert",
         )
     return table
 

@@ -92,12 +92,13 @@ def _asked(call: Call) -> int:
 
 def decision_headers(served: Served, decisions: Sequence[Decision]) -> dict[str, str]:
     """Return the headers that say who answers; of several prompts, one value each in their order."""
-    experts, margins, generalists = [], [], []
+    experts, margins, generalists, reasons = [], [], [], []
     for decision in decisions:
         route = decision.route
         experts.append("none" if route is None else str(route.expert))
         margins.append("none" if route is None else f"{route.margin:.6g}")
         generalists.append("true" if decision.generalist else "false")
+        reasons.append(decision.reason or "none")
     return {
         # A name may have letters that a header cannot take.
         "x-mop-mixture": quote(served.name, safe=" /+,:;=@()[]!"),
@@ -105,4 +106,5 @@ def decision_headers(served: Served, decisions: Sequence[Decision]) -> dict[str,
         "x-mop-expert": ", ".join(experts),
         "x-mop-margin": ", ".join(margins),
         "x-mop-generalist": ", ".join(generalists),
+        "x-mop-reason": ", ".join(reasons),
     }

@@ -42,7 +42,7 @@ class Metrics:
         )  # fmt: skip
         self.experts = Counter("mop_expert_queries", "Queries by expert.", ("mixture", "expert"), registry=registry)
         self.fallbacks = Counter(
-            "mop_fallbacks", "Queries that the generalist answers.", ("mixture",), registry=registry
+            "mop_fallbacks", "Queries that the generalist answers, by reason.", ("mixture", "reason"), registry=registry
         )
         self.margins = Histogram(
             "mop_route_margin", "How much farther the second nearest centroid is, squared distance.", ("mixture",),
@@ -72,7 +72,7 @@ class Metrics:
         route = decision.route
         self.experts.labels(mixture, "none" if route is None else str(route.expert)).inc()
         if decision.generalist:
-            self.fallbacks.labels(mixture).inc()
+            self.fallbacks.labels(mixture, decision.reason).inc()
         if route is not None:
             self.distances.labels(mixture).observe(route.distance)
             if route.margin < float("inf"):

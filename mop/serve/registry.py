@@ -22,6 +22,8 @@ from mop.serve.upstream import Upstream
 
 #: Distances computed at once above which routing leaves the event loop: some milliseconds.
 _MANY = 200_000
+#: Why the generalist answers a query without text.
+NO_TEXT = "no text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,22 @@ class Decision:
         return self.route is None or self.route.fallback
 
     @property
+    def reason(self) -> str | None:
+        """Why the generalist answers, in words; None where an expert does."""
+        return NO_TEXT if self.route is None else self.route.reason
+
+    @property
     def document(self) -> dict[str, Any]:
         """The decision as /v1/route gives it; a margin is null where there is one expert only."""
         if self.route is None:
-            return {"expert": None, "distance": None, "margin": None, "generalist": True}
+            return {"expert": None, "distance": None, "margin": None, "generalist": True, "reason": self.reason}
         margin = self.route.margin
         return {
             "expert": self.route.expert,
             "distance": self.route.distance,
             "margin": margin if margin < float("inf") else None,
             "generalist": self.route.fallback,
+            "reason": self.reason,
         }
 
 
