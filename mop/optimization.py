@@ -17,7 +17,7 @@ from mop.connect import connect, open_ledger
 from mop.data import coerce_examples, split_examples
 from mop.encoding import resolve_encoder
 from mop.examples import Splits
-from mop.lm.budget import Budget, Spend
+from mop.lm.budget import Allowance, Budget, Spend
 from mop.lm.meter import Traffic
 from mop.metrics import get_metric, metric_name
 from mop.mixture import PROBES, EncoderRecord, Mixture
@@ -101,7 +101,7 @@ async def aoptimize(
     ledger: Ledger | str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
     used: Run | None = None,
-    budget: Budget | None = None,
+    budget: Allowance | None = None,
     replay: bool = False,
 ) -> Mixture:
     """Learn a mixture; the async form of `optimize`.
@@ -119,10 +119,10 @@ async def aoptimize(
     started = time.perf_counter()
     learn = get_method(settings.method).load()
     used = used if used is not None else Run()
-    book = open_ledger(ledger, replay=replay)
+    book = await asyncio.to_thread(open_ledger, ledger, replay=replay)
     run_name = _run_name(settings, splits)
     listener = listener or Silence()
-    budget = budget or make_budget(settings)
+    caps = budget or await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
     metric = get_metric(settings.metric)
     listener.stage("encoding examples")
     bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder, replay=replay)
@@ -143,7 +143,7 @@ async def aoptimize(
         connect,
         settings.model,
         ledger=book,
-        budget=budget,
+        budget=caps,
         base_url=settings.base_url,
         concurrency=settings.concurrency,
         run=run_name,
@@ -155,7 +155,7 @@ async def aoptimize(
             connect,
             settings.proposer,
             ledger=book,
-            budget=budget,
+            budget=caps,
             base_url=settings.proposer_url or settings.base_url,
             concurrency=settings.concurrency,
             run=run_name,
@@ -181,7 +181,7 @@ async def aoptimize(
     try:
         learned = await learn(session)
     finally:
-        _fill(used, budget, time.perf_counter() - started)
+        _fill(used, caps, time.perf_counter() - started)
         await client.aclose()
         if proposer is not client:
             await proposer.aclose()
@@ -203,9 +203,18 @@ async def aoptimize(
     return mixture.with_known_encoder(bare_encoder)
 
 
-def make_budget(settings: Settings) -> Budget:
-    """Return the caps of a run."""
-    return Budget(calls=settings.budget, tokens=settings.tokens, usd=settings.usd)
+def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits | None = None) -> Allowance:
+    """Return the caps of a run: where the ledger is on a server, one budget for all processes with this command.
+
+    Raises LedgerError.
+    """
+    caps = (settings.budget, settings.tokens, settings.usd)
+    if ledger is None or splits is None or ledger.database.is_sqlite:
+        # Processes with one file do what one does, so each can keep the books by itself.
+        return Budget(*caps)
+    from mop.lm.shared_budget import SharedBudget
+
+    return SharedBudget(ledger, _run_name(settings, splits), *caps)
 
 
 def make_plan(settings: Settings, splits: Splits) -> Plan:
@@ -228,7 +237,7 @@ def _encode(encoder: Encoder, splits: Splits) -> tuple[Any, Any]:
     return vectors[: len(splits.train)], vectors[len(splits.train) :]
 
 
-def _fill(used: Run, budget: Budget, seconds: float) -> None:
+def _fill(used: Run, budget: Allowance, seconds: float) -> None:
     used.spend = budget.spent
     used.sent = sum(one.sent for one in used.traffic)
     used.from_ledger = sum(one.from_ledger for one in used.traffic)
