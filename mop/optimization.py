@@ -255,9 +255,13 @@ def data_hash(splits: Splits) -> str:
 
 
 def _run_name(settings: Settings, splits: Splits) -> str:
-    """Return the run's name in the ledger: the same for the same settings and data, so that a resumed run keeps it."""
+    """Return the run's name in the ledger: the same for the same settings and data, so that a resumed run keeps it.
+
+    Another version of mop may take other decisions, so its run is another one.
+    """
     given = settings.model_dump(mode="json", exclude={"concurrency", "metric"})
-    text = json.dumps([given, metric_name(get_metric(settings.metric)), data_hash(splits)], sort_keys=True)
+    parts = [given, metric_name(get_metric(settings.metric)), data_hash(splits), version("mop")]
+    text = json.dumps(parts, sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -157,9 +157,11 @@ class Books:
             connection.execute(SPENDING.delete().where(self._mine, SPENDING.c.key.in_(gone)))
 
 
-def forget(connection: sa.Connection) -> None:
-    """Take calls that the ledger doesn't have any more out of all books: they will be paid for again."""
-    known = sa.exists().where(CALLS.c.key == SPENDING.c.key)
+def forget(connection: sa.Connection, run: str | None = None) -> None:
+    """Take calls that the ledger doesn't have any more out of all books, for they will be paid for again; of ``run``,
+    all that are counted.
+    """
+    known = sa.exists().where(CALLS.c.key == SPENDING.c.key) & (SPENDING.c.run != (run or ""))
     connection.execute(SPENDING.delete().where(SPENDING.c.owner.is_(None), ~known))
     of_run = (SPENDING.c.run == RUNS.c.run) & SPENDING.c.owner.is_(None)
     tokens = sa.func.coalesce(sa.func.sum(SPENDING.c.prompt_tokens + SPENDING.c.completion_tokens), 0)

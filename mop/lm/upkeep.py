@@ -104,7 +104,7 @@ def prune(ledger: Ledger, choice: Choice) -> int:
     with ledger.database.transaction(write=True) as connection:
         gone = connection.execute(CALLS.delete().where(choice.condition())).rowcount
         if gone:
-            forget(connection)
+            forget(connection, choice.run)
     if gone:
         ledger.database.vacuum()
     return gone
