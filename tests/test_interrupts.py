@@ -96,7 +96,9 @@ def test_a_second_ctrl_c_stops_now(command: list[str], tmp_path: Path) -> None:
     assert 0 < recorded(tmp_path / "l") <= 8
 
 
-def test_two_runs_on_one_ledger_at_once_share_the_calls_and_end_with_the_same_mixture(command: list[str], tmp_path: Path) -> None:
+def test_two_runs_on_one_ledger_at_once_share_the_calls_and_end_with_the_same_mixture(
+    command: list[str], tmp_path: Path
+) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
     with FakeEndpoint(nearest_demo_answer, latency=0.01) as server:
         address = ["--base-url", server.base_url, "--encoder", f"endpoint:words@{server.base_url}"]
