@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mop.errors import NotRecorded, SettingsError
-from mop.lm.budget import Allowance
+from mop.lm.allowance import Allowance
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 

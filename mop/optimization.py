@@ -17,7 +17,8 @@ from mop.connect import connect, open_ledger
 from mop.data import coerce_examples, split_examples
 from mop.encoding import resolve_encoder
 from mop.examples import Splits
-from mop.lm.budget import Allowance, Budget, Spend
+from mop.lm.allowance import Allowance
+from mop.lm.budget import Budget, Spend
 from mop.lm.meter import Traffic
 from mop.metrics import get_metric, metric_name
 from mop.mixture import PROBES, EncoderRecord, Mixture
@@ -122,7 +123,11 @@ async def aoptimize(
     book = await asyncio.to_thread(open_ledger, ledger, replay=replay)
     run_name = _run_name(settings, splits)
     listener = listener or Silence()
-    caps = budget or await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
+    caps: Allowance
+    if budget is not None:
+        caps = budget
+    else:
+        caps = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
     metric = get_metric(settings.metric)
     listener.stage("encoding examples")
     bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder, replay=replay)

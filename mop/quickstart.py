@@ -28,7 +28,7 @@ from mop.settings import Settings
 
 if TYPE_CHECKING:
     from mop.examples import Splits
-    from mop.lm.budget import Allowance
+    from mop.lm.allowance import Allowance
     from mop.lm.ledger import Ledger
 
 #: What the quick start sets where neither an option nor the environment nor a file does. The budget is for both

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from mop.cli.output import Output
 from mop.cli.words import duration, money, plural
-from mop.lm.budget import Allowance
+from mop.lm.allowance import Allowance
 from mop.optimization import Run
 
 #: Seconds between two looks at the counters.

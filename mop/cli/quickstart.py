@@ -21,7 +21,7 @@ from mop.search.learning import Listener
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mop.lm.budget import Allowance
+    from mop.lm.allowance import Allowance
     from mop.optimization import Run
     from mop.quickstart import Quickstart
 

@@ -18,8 +18,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mop.errors import LedgerError, NotRecorded, SettingsError
+from mop.lm.allowance import Allowance
 from mop.lm.batch import Batch, Underway
-from mop.lm.budget import Allowance, Budget
+from mop.lm.budget import Budget
 from mop.lm.claims import Claims
 from mop.lm.commits import GroupCommit
 from mop.lm.endpoint import Endpoint, check_url, choose_key, is_openai

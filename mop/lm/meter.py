@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mop.lm.budget import Allowance, Reservation
+from mop.lm.allowance import Allowance
+from mop.lm.budget import Reservation
 from mop.lm.request import Reply, Request, Usage
 
 
