@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -103,7 +103,8 @@ class Place:
     """
 
     data: str
-    ledger: str
+    # Not shown, because Dask logs the arguments of a task that fails, and a URL may hold a password.
+    ledger: str = field(repr=False)
     base_url: str | None = None
     proposer_url: str | None = None
     concurrency: int | None = None

@@ -85,6 +85,10 @@ class DamagedLedger(LedgerError):
         self.problems = problems
 
 
+class LedgerUnavailable(LedgerError):
+    """The server that keeps the ledger is gone for now; the run can be continued later with the same command."""
+
+
 class NotRecorded(LedgerError):
     """A run that only replays the ledger asked for a call that the ledger doesn't have. Nothing was sent."""
 

@@ -17,6 +17,7 @@ from mop.connect import open_ledger
 from mop.data import coerce_examples, split_examples
 from mop.encoding import resolve_encoder
 from mop.examples import Splits
+from mop.lm.allowance import Allowance
 from mop.lm.budget import Budget, Spend
 from mop.lm.meter import Traffic
 from mop.metrics import get_metric, metric_name
@@ -102,7 +103,7 @@ async def aoptimize(
     ledger: Ledger | str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
     used: Run | None = None,
-    budget: Budget | None = None,
+    budget: Allowance | None = None,
     replay: bool = False,
 ) -> Mixture:
     """Learn a mixture; the async form of `optimize`.
@@ -122,10 +123,14 @@ async def aoptimize(
     started = time.perf_counter()
     learn = get_method(settings.method).load()
     used = used if used is not None else Run()
-    book = open_ledger(ledger, replay=replay)
+    book = await asyncio.to_thread(open_ledger, ledger, replay=replay)
     run_name = _run_name(settings, splits)
     listener = listener or Silence()
-    budget = budget or make_budget(settings)
+    caps: Allowance
+    if budget is not None:
+        caps = budget
+    else:
+        caps = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
     metric = get_metric(settings.metric)
     listener.stage("encoding examples")
     bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder, replay=replay)
@@ -143,7 +148,7 @@ async def aoptimize(
         answer_tokens=settings.answer_tokens,
     )
     plan = make_plan(settings, splits)
-    models = await asyncio.to_thread(Models.connect, settings, book, budget, run_name, replay=replay)
+    models = await asyncio.to_thread(Models.connect, settings, book, caps, run_name, replay=replay)
     client = models.client
     used.traffic = [one.traffic for one in models.distinct]
     decoding = problem.decoding
@@ -168,7 +173,7 @@ async def aoptimize(
     try:
         learned = await learn(session)
     finally:
-        _fill(used, budget, time.perf_counter() - started)
+        _fill(used, caps, time.perf_counter() - started)
         await models.aclose()
         if book is not ledger:
             book.close()
@@ -189,9 +194,18 @@ async def aoptimize(
     return mixture.with_known_encoder(bare_encoder)
 
 
-def make_budget(settings: Settings) -> Budget:
-    """Return the caps of a run."""
-    return Budget(calls=settings.budget, tokens=settings.tokens, usd=settings.usd)
+def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits | None = None) -> Allowance:
+    """Return the caps of a run: where the ledger is on a server, one budget for all processes with this command.
+
+    Raises LedgerError.
+    """
+    caps = (settings.budget, settings.tokens, settings.usd)
+    if ledger is None or splits is None or ledger.database.is_sqlite:
+        # Processes with one file do what one does, so each can keep the books by itself.
+        return Budget(*caps)
+    from mop.lm.shared_budget import SharedBudget
+
+    return SharedBudget(ledger, _run_name(settings, splits), *caps)
 
 
 def make_plan(settings: Settings, splits: Splits) -> Plan:
@@ -217,7 +231,7 @@ def _encode(encoder: Encoder, splits: Splits) -> tuple[Any, Any]:
     return vectors[: len(splits.train)], vectors[len(splits.train) :]
 
 
-def _fill(used: Run, budget: Budget, seconds: float) -> None:
+def _fill(used: Run, budget: Allowance, seconds: float) -> None:
     used.spend = budget.spent
     used.sent = sum(one.sent for one in used.traffic)
     used.from_ledger = sum(one.from_ledger for one in used.traffic)
@@ -235,9 +249,13 @@ def data_hash(splits: Splits) -> str:
 
 
 def _run_name(settings: Settings, splits: Splits) -> str:
-    """Return the run's name in the ledger: the same for the same settings and data, so that a resumed run keeps it."""
+    """Return the run's name in the ledger: the same for the same settings and data, so that a resumed run keeps it.
+
+    Another version of mop may take other decisions, so its run is another one.
+    """
     given = settings.model_dump(mode="json", exclude={"concurrency", "metric"})
-    text = json.dumps([given, metric_name(get_metric(settings.metric)), data_hash(splits)], sort_keys=True)
+    parts = [given, metric_name(get_metric(settings.metric)), data_hash(splits), version("mop")]
+    text = json.dumps(parts, sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -28,7 +28,7 @@ from mop.settings import Settings
 
 if TYPE_CHECKING:
     from mop.examples import Splits
-    from mop.lm.budget import Budget
+    from mop.lm.allowance import Allowance
     from mop.lm.ledger import Ledger
 
 #: What the quick start sets where neither an option nor the environment nor a file does. The budget is for both
@@ -57,7 +57,7 @@ class Watcher(Protocol):
     def fetch(self, id: str) -> None:
         """Fetch a model that may not be here."""
 
-    def search(self, title: str, budget: Budget, used: Run) -> AbstractContextManager[Listener]:
+    def search(self, title: str, budget: Allowance, used: Run) -> AbstractContextManager[Listener]:
         """Watch a search."""
 
     def scoring(self, calls: int) -> AbstractContextManager[Callable[[str], None]]:
@@ -71,7 +71,7 @@ class Unwatched:
         """Fetch the model."""
         pull(id)
 
-    def search(self, title: str, budget: Budget, used: Run) -> AbstractContextManager[Listener]:  # noqa: ARG002
+    def search(self, title: str, budget: Allowance, used: Run) -> AbstractContextManager[Listener]:  # noqa: ARG002
         """Watch nothing."""
         return nullcontext(Silence())
 
@@ -165,7 +165,7 @@ async def aquickstart(
     searches: dict[str, Run] = {}
 
     async def search(name: str, title: str, chosen: Settings) -> Mixture:
-        budget, used = make_budget(chosen), Run()
+        budget, used = await asyncio.to_thread(make_budget, chosen, book, splits), Run()
         with watcher.search(title, budget, used) as listener:
             found = await aoptimize(splits, chosen, ledger=book, listener=listener, used=used, budget=budget)
         searches[name] = used

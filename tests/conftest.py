@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres import Postgres, serving
 
 from mop.lm.local import LocalServer
 from mop.lm.weights import DEFAULT_ENCODER, pull
@@ -34,4 +35,11 @@ def encoder_path() -> Path:
 def tiny_server(tiny_model: Path) -> Iterator[LocalServer]:
     """A server of the smallest chat model with one slot of 2048 tokens."""
     with LocalServer.start(TINY_MODEL, context=2048, threads=1, cache_mib=512) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for all tests of the session."""
+    with serving() as server:
         yield server

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from fake_endpoint import FakeEndpoint, Fault
+from postgres import PASSWORD, QUOTED, Postgres, wait_until
 from simulated import nearest_demo_answer, task
 
 from benchmarks.__main__ import main
@@ -194,6 +195,49 @@ def test_a_dask_cluster_of_two_workers_gives_the_same_table(killed: Outcome, dat
     for path in (out, killed.uninterrupted):
         assert main(["report", str(path), "--out", str(tmp_path / path.stem)]) == 0
     assert (tmp_path / "results/report.md").read_bytes() == (tmp_path / "again/report.md").read_bytes()
+
+
+KILLED_CLUSTER = """
+import os, sys, threading, time
+from dask.distributed import Client, LocalCluster
+from benchmarks.__main__ import main
+
+def kill(address):
+    with Client(address) as client:
+        pids = client.run(os.getpid)
+        while not os.path.exists("kill"):
+            time.sleep(0.02)
+        os.kill(list(pids.values())[0], 9)
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        threading.Thread(target=kill, args=(cluster.scheduler_address,), daemon=True).start()
+        sys.exit(main([*sys.argv[1:], "--backend=dask", "--scheduler", cluster.scheduler_address]))
+"""
+
+
+def test_a_dask_worker_that_is_killed_is_replaced_and_what_was_answered_is_not_paid_twice(
+    killed: Outcome, data: Path, tmp_path: Path, postgres: Postgres
+) -> None:
+    script, out, url = tmp_path / "cluster.py", tmp_path / "results.jsonl", postgres.url()
+    script.write_text(KILLED_CLUSTER, encoding="utf-8")
+    before, begun = asked(killed.endpoint), killed.endpoint.served
+    environment = os.environ | {"MOP_API_KEY": "key", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), *arguments(data, killed.endpoint, out, ledger=url)]
+    log = tmp_path / "log"
+    with log.open("w") as said, subprocess.Popen(command, env=environment, stderr=said, cwd=tmp_path) as process:
+        wait_until(lambda: killed.endpoint.served > begun + 40 or process.poll() is not None, 120)
+        (tmp_path / "kill").touch()
+        assert process.wait(300) == 0, log.read_text()
+    sent = asked(killed.endpoint) - before
+    assert set(sent) == set(killed.alone)
+    assert sum(sent.values()) - len(sent) <= CONCURRENCY
+    for path in (out, killed.uninterrupted):
+        assert main(["report", str(path), "--out", str(tmp_path / path.stem)]) == 0
+    assert (tmp_path / "results/report.md").read_bytes() == (tmp_path / "again/report.md").read_bytes()
+    for text in (log.read_text(), out.read_text()):
+        assert PASSWORD not in text
+        assert QUOTED not in text
 
 
 def test_a_scheduler_without_its_backend_is_refused(

@@ -415,7 +415,7 @@ def test_ctrl_c_records_what_has_arrived(tmp_path):
 async def test_a_ledger_that_cannot_be_written_ends_the_batch(tmp_path):
     ledger = Ledger(tmp_path / "l")
 
-    def full(calls, run):
+    def full(calls, run, account):
         raise LedgerError("The disk is full")
 
     ledger.put_many = full

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fake_endpoint import FakeEndpoint, Fault
+from fake_endpoint import FakeEndpoint, Fault, fingerprint
 from simulated import nearest_demo_answer, splits
 
 from mop.lm.ledger import Ledger
@@ -96,7 +96,9 @@ def test_a_second_ctrl_c_stops_now(command: list[str], tmp_path: Path) -> None:
     assert 0 < recorded(tmp_path / "l") <= 8
 
 
-def test_two_runs_on_one_ledger_at_once_end_with_the_same_mixture(command: list[str], tmp_path: Path) -> None:
+def test_two_runs_on_one_ledger_at_once_share_the_calls_and_end_with_the_same_mixture(
+    command: list[str], tmp_path: Path
+) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
     with FakeEndpoint(nearest_demo_answer, latency=0.01) as server:
         address = ["--base-url", server.base_url, "--encoder", f"endpoint:words@{server.base_url}"]
@@ -108,4 +110,5 @@ def test_two_runs_on_one_ledger_at_once_end_with_the_same_mixture(command: list[
             _, err = process.communicate(timeout=60)
             assert process.returncode == 0, err
     assert (tmp_path / "one.mop").read_bytes() == (tmp_path / "two.mop").read_bytes()
-    assert recorded(tmp_path / "l") <= 60
+    asked = [fingerprint(body) for body in server.bodies if "messages" in body]
+    assert len(asked) == len(set(asked)) == recorded(tmp_path / "l") <= 60

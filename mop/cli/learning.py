@@ -64,7 +64,7 @@ def optimize(
     splits = prepare(data, columns, settings, output)
     _say_plan(_plan(settings, splits), settings, splits, output)
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
-        budget, used = make_budget(settings), Run()
+        budget, used = make_budget(settings, None if run.replay else ledger, splits), Run()
         with SearchProgress("learning", budget, used, output) as progress:
             search_run = aoptimize(
                 splits, settings, ledger=ledger, listener=progress, used=used, budget=budget, replay=run.replay

@@ -206,7 +206,11 @@ def repair(ledger: Where = None, *, speech: OutputOptions = _NO_SPEECH) -> None:
 
     path, url = _located(ledger)
     if url is not None:
-        raise SettingsError(f"Only a file can be repaired; {url} is a server's matter: restore its backup.")
+        from mop.lm.server import read_url, shown
+
+        raise SettingsError(
+            f"Only a file can be repaired; {shown(read_url(url))} is a server's matter: restore its backup."
+        )
     done = repaired(path)
     document = {
         "ledger": str(path),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mop.cli.options import JudgeOptions, ModelOptions, ReplayOptions
 from mop.cli.output import Output
 from mop.cli.words import plural
-from mop.connect import connect, default_ledger_path, open_ledger, require_endpoint
+from mop.connect import connect, open_ledger, require_endpoint
 from mop.metrics import JUDGED
 from mop.mixture import Mixture, check_encoder
 
@@ -48,7 +48,7 @@ def opened_ledger(path: str | Path | None, *, replay: bool = False) -> Iterator[
         yield ledger
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Interrupted. Everything answered so far is in the ledger {path or default_ledger_path()}; "
+            f"Interrupted. Everything answered so far is in the ledger {ledger.name}; "
             "run the same command again to go on."
         ) from None
     finally:

@@ -1,7 +1,7 @@
 """Batch: admits requests in order and gathers their replies. Knows nothing of how a call is sent or recorded.
 
-A request of a batch is answered by the ledger, by a call that another batch has underway, or by a call of its
-own.
+A request of a batch is answered by the ledger, by a call that another batch or another process has underway, or by a
+call of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mop.errors import BudgetExceeded, MopError
 from mop.lm.budget import Reservation
+from mop.lm.claims import Claims
 from mop.lm.meter import Meter
 from mop.lm.request import Reply, Request
 
@@ -59,6 +60,11 @@ class _Call:
     window: asyncio.Semaphore
     reply: asyncio.Future[Reply] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     in_window: bool = True
+    leased: bool = False
+
+    async def enter_window(self) -> None:
+        await self.window.acquire()
+        self.in_window = True
 
     def leave_window(self) -> None:
         if self.in_window:
@@ -75,6 +81,7 @@ class Batch:
         underway: The calls of all batches of this event loop.
         meter: Counts the calls.
         deliver: Gets each reply as soon as it is committed.
+        claims: Leases on calls, where other processes may want the same ones.
     """
 
     def __init__(
@@ -84,12 +91,14 @@ class Batch:
         underway: Underway,
         meter: Meter,
         deliver: Callable[[Reply], None],
+        claims: Claims | None = None,
     ) -> None:
         self._send = send
         self._commit = commit
         self._underway = underway
         self._meter = meter
         self._deliver = deliver
+        self._claims = claims
         self._tasks: list[asyncio.Task[None]] = []
         self._failed = False
 
@@ -127,8 +136,8 @@ class Batch:
 
     async def _admit(self, request: Request, known: Mapping[str, Reply]) -> None:
         """Answer ``request`` from what is known, or start the task that gets its reply."""
-        reservation = await self._meter.reserve(request)
         reply = known.get(request.key)
+        reservation = await self._meter.reserve(request, reply)
         if reply is None:
             try:
                 await self._underway.window.acquire()
@@ -166,20 +175,43 @@ class Batch:
         self._failed |= not task.cancelled() and task.exception() is not None
 
     async def _own(self, call: _Call) -> None:
-        reply = await self._send(call.request)
-        # Its place in the window is free only after the commit: a kill loses no more replies than the window is wide.
-        reply = await self._commit(call.request, reply)
+        reply = await self._claimed(call)
+        if reply is None:
+            reply = await self._send(call.request)
+            # Its place in the window is free only after the commit: a kill loses no more replies than it is wide.
+            reply = await self._commit(call.request, reply)
         call.leave_window()
         self._underway.committed(reply)
         self._meter.settle(call.reservation, reply)
         call.reply.set_result(reply)
         self._deliver(reply)
 
+    async def _claimed(self, call: _Call) -> Reply | None:
+        """Return the reply of another process to a call, or None once this one is to send it."""
+        if self._claims is None:
+            return None
+        key = call.request.key
+        state = await self._claims.take(key)
+        if state is False:
+            # Others are admitted meanwhile; what another process sends takes no place here.
+            call.leave_window()
+            state = await self._claims.wait(key) or True
+            call.leased = state is True
+            if call.leased:
+                await call.enter_window()
+        if not isinstance(state, bool):
+            return state
+        call.leased = True
+        call.reservation = await self._meter.pay(call.reservation, call.request)
+        return None
+
     def _finish(self, call: _Call, task: asyncio.Task[None]) -> None:
         call.leave_window()
         del self._underway.replies[call.request.key]
         error = None if task.cancelled() else task.exception()
         if not call.reply.done():
+            if call.leased and self._claims is not None:
+                self._claims.give_back(call.request.key)
             self._meter.give_back(call.reservation, call.request)
             call.reply.set_exception(error if isinstance(error, MopError) else _Abandoned())
             # Marks the exception as seen: there may be no follower.

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from mop.errors import BudgetExceeded, MopError, SettingsError
 from mop.lm.prices import PICO, Prices
-from mop.lm.request import Role, Usage
+from mop.lm.request import Reply, Request, Role, Usage
+from mop.lm.wire import most_prompt_tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,9 @@ class Reservation:
     calls: int
     tokens: int
     pico: int
+    #: The call that a shared budget keeps the room for, and whether this worker is the one that keeps it.
+    key: str = ""
+    owned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,40 @@ class _Account:
         return Spend(self.calls, self.usage, self.pico / PICO if self.priced else None, by_role)
 
 
+def passed(
+    caps: Sequence[int | None], spent: Sequence[int], reserved: Sequence[int], wanted: Reservation
+) -> str | None:
+    """Return which cap ``wanted`` would pass, in words; all in calls, tokens and picodollars, in this order."""
+    wants = (wanted.calls, wanted.tokens, wanted.pico)
+    names = ("calls", "tokens", "USD")
+    for name, cap, used, held, more in zip(names, caps, spent, reserved, wants, strict=True):
+        # A negative room (usage above its reservation) refuses even what would cost nothing.
+        if cap is not None and used + held + more > cap:
+            unit = PICO if name == "USD" else 1
+            shown = [f"{value / unit:.6g}" if unit > 1 else str(value) for value in (more, cap, used)]
+            return f"up to {shown[0]} {name} more would pass the cap of {shown[1]} ({shown[2]} spent)"
+    return None
+
+
+def refusal(wanted: Reservation, problem: str) -> BudgetExceeded:
+    """Return the error that says why ``wanted`` was not sent."""
+    return BudgetExceeded(
+        f"The next {wanted.role} call was not sent: {problem}. Raise the cap and run the same command "
+        "again; the replies so far are in the ledger and are not paid for twice."
+    )
+
+
+def check_caps(calls: int | None, tokens: int | None, usd: float | None) -> None:
+    """Check that caps can be used.
+
+    Raises:
+        SettingsError: One is negative or not a number.
+    """
+    for name, cap in (("calls", calls), ("tokens", tokens), ("usd", usd)):
+        if cap is not None and not 0 <= cap < float("inf"):
+            raise SettingsError(f"The cap on {name} is {cap!r}; give a number of at least 0, or no cap.")
+
+
 class Budget:
     """Caps over all roles together; ``None`` is no cap. Safe to use from several threads and event loops.
 
@@ -89,10 +127,8 @@ class Budget:
         usd: float | None = None,
         prices: Prices | None = None,
     ) -> None:
-        for name, cap in (("calls", calls), ("tokens", tokens), ("usd", usd)):
-            if cap is not None and not 0 <= cap < float("inf"):
-                raise SettingsError(f"The cap on {name} is {cap!r}; give a number of at least 0, or no cap.")
-        self.calls = calls
+        check_caps(calls, tokens, usd)
+        self.calls: int | None = calls
         self.tokens = tokens
         self.usd = usd
         self._prices = prices if prices is not None else Prices()
@@ -117,6 +153,23 @@ class Budget:
         with self._lock:
             self._check(wanted, with_open=True)
             return self._take(wanted)
+
+    @property
+    def account(self) -> None:
+        """Nothing: what this process uses is counted when it is settled."""
+
+    async def admit(
+        self,
+        request: Request,
+        known: Reply | None,  # noqa: ARG002
+        *,
+        paying: bool = False,  # noqa: ARG002
+    ) -> Reservation | None:
+        """Keep room for a call in turn. Raises as `reserve_in_turn` does."""
+        return await self.reserve_in_turn(request.model, most_prompt_tokens(request), request.max_tokens, request.role)
+
+    async def flush(self) -> None:
+        """Nothing waits to be counted."""
 
     async def reserve_in_turn(
         self, model: str, prompt_tokens: int, max_tokens: int, role: Role = "execute"
@@ -192,24 +245,13 @@ class Budget:
     def _passed(self, wanted: Reservation, *, with_open: bool) -> str | None:
         """Return which cap ``wanted`` would pass, in words."""
         spent = (self._total.calls, self._total.usage.total_tokens, self._total.pico)
-        caps = (self.calls, self.tokens, self._pico)
-        wants = (wanted.calls, wanted.tokens, wanted.pico)
-        names = ("calls", "tokens", "USD")
-        for name, cap, used, reserved, more in zip(names, caps, spent, self._reserved, wants, strict=True):
-            # A negative room (usage above its reservation) refuses even what would cost nothing.
-            if cap is not None and used + (reserved if with_open else 0) + more > cap:
-                unit = PICO if name == "USD" else 1
-                shown = [f"{value / unit:.6g}" if unit > 1 else str(value) for value in (more, cap, used)]
-                return f"up to {shown[0]} {name} more would pass the cap of {shown[1]} ({shown[2]} spent)"
-        return None
+        reserved = self._reserved if with_open else (0, 0, 0)
+        return passed((self.calls, self.tokens, self._pico), spent, reserved, wanted)
 
     def _check(self, wanted: Reservation, *, with_open: bool) -> None:
-        passed = self._passed(wanted, with_open=with_open)
-        if passed is not None:
-            raise BudgetExceeded(
-                f"The next {wanted.role} call was not sent: {passed}. Raise the cap and run the same command "
-                "again; the replies so far are in the ledger and are not paid for twice."
-            )
+        problem = self._passed(wanted, with_open=with_open)
+        if problem is not None:
+            raise refusal(wanted, problem)
 
     def _take(self, wanted: Reservation) -> Reservation:
         self._open.add(wanted)

@@ -12,13 +12,16 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mop.errors import NotRecorded, SettingsError
+from mop.errors import LedgerError, NotRecorded, SettingsError
+from mop.lm.allowance import Allowance
 from mop.lm.batch import Batch, Underway
 from mop.lm.budget import Budget
+from mop.lm.claims import Claims
 from mop.lm.commits import GroupCommit
 from mop.lm.endpoint import Endpoint, check_url, choose_key, is_openai
 from mop.lm.ledger import Ledger
@@ -36,6 +39,7 @@ class _Session:
 
     commits: GroupCommit
     underway: Underway
+    claims: Claims | None
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     endpoint: Endpoint | None = None
 
@@ -52,7 +56,7 @@ class ModelClient:
         api_key: The key; ``None`` reads ``MOP_API_KEY``, then ``OPENAI_API_KEY``. It is never stored or
             shown.
         ledger: Where replies are looked up and recorded.
-        budget: Caps, shared with other clients of the run; ``None`` is no cap.
+        budget: Caps, shared with other clients and processes of the run; ``None`` is no cap.
         concurrency: Most calls in flight; the client finds out by itself how many the endpoint takes.
         timeout: Seconds for one attempt at a call.
         deadline: Seconds for a call with all its attempts.
@@ -73,7 +77,7 @@ class ModelClient:
         base_url: str | None = None,
         start: Callable[[], str] | None = None,
         api_key: str | None = None,
-        budget: Budget | None = None,
+        budget: Allowance | None = None,
         concurrency: int = 8,
         timeout: float = 120.0,
         deadline: float = 600.0,
@@ -95,7 +99,8 @@ class ModelClient:
         given = "none" if replay else api_key
         self._key, self._key_source = choose_key(self.base_url, given, os.environ)
         self._ledger = ledger
-        self._meter = Meter(budget if budget is not None else Budget())
+        self._budget: Allowance = budget if budget is not None else Budget()
+        self._meter = Meter(self._budget)
         self._concurrency, self._timeout, self._deadline = concurrency, timeout, deadline
         self._extra = _canonical(extra_body)
         # OpenAI's newer models refuse the old name, most other servers know only the old one.
@@ -158,10 +163,17 @@ class ModelClient:
         with session.underway:
             try:
                 known = await asyncio.to_thread(self._ledger.get_many, list(places))
-                await Batch(send, session.commits.add, session.underway, self._meter, deliver).run(distinct, known)
+                batch = Batch(send, session.commits.add, session.underway, self._meter, deliver, session.claims)
+                await batch.run(distinct, known)
+                await self._budget.flush()
             except BaseException:
                 # Replies that came in before the failure or the Ctrl-C are recorded before it goes on.
                 await session.commits.flush()
+                # It is the first error that counts; what cannot be given back now expires with this process.
+                with suppress(LedgerError):
+                    if session.claims is not None:
+                        await session.claims.flush()
+                    await self._budget.flush()
                 raise
         return [replies[place] for place in range(len(requests))]
 
@@ -214,7 +226,13 @@ class ModelClient:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            session = _Session(GroupCommit(self._ledger, self._run), Underway(self._concurrency))
+            # Who only replays sends nothing that another process could want to wait for.
+            leases = None if self.replay else self._ledger.leases
+            session = _Session(
+                GroupCommit(self._ledger, self._run, self._budget.account),
+                Underway(self._concurrency),
+                None if leases is None else Claims(leases),
+            )
             self._sessions[loop] = session
         return session
 

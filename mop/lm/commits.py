@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from mop.errors import LedgerError
+from mop.lm.allowance import Account
 from mop.lm.ledger import Ledger
 from mop.lm.request import Reply, Request
 
@@ -19,11 +20,12 @@ _Entry = tuple[Request, Reply, "asyncio.Future[Reply]"]
 
 
 class GroupCommit:
-    """Commits replies to ``ledger`` as those of ``run``; belongs to one event loop."""
+    """Commits replies to ``ledger`` as those of ``run``, which ``account`` counts; belongs to one event loop."""
 
-    def __init__(self, ledger: Ledger, run: str | None = None) -> None:
+    def __init__(self, ledger: Ledger, run: str | None = None, account: Account | None = None) -> None:
         self._ledger = ledger
         self._run = run
+        self._account = account
         self._waiting: list[_Entry] = []
         self._task: asyncio.Task[None] | None = None
         self._next_start = 0.0
@@ -55,7 +57,7 @@ class GroupCommit:
             # That takes in the group whose thread may not have started; recording a reply twice changes
             # nothing.
             left, self._waiting = [*group, *self._waiting], []
-            self._ledger.put_many([(request, reply) for request, reply, _ in left], self._run)
+            self._ledger.put_many([(request, reply) for request, reply, _ in left], self._run, self._account)
             raise
         finally:
             self._task = None
@@ -63,7 +65,7 @@ class GroupCommit:
     async def _commit(self, group: list[_Entry]) -> None:
         rows = [(request, reply) for request, reply, _ in group]
         try:
-            recorded = await asyncio.to_thread(self._ledger.put_many, rows, self._run)
+            recorded = await asyncio.to_thread(self._ledger.put_many, rows, self._run, self._account)
         except Exception as error:  # noqa: BLE001  # whatever it is, nobody may be left waiting for this group
             known = isinstance(error, LedgerError)
             told = error if known else LedgerError(f"Replies could not be recorded in the ledger ({error!r}).")

@@ -11,23 +11,27 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import StaticPool
 
-from mop.errors import LedgerError
-from mop.lm import migrations
+from mop.errors import LedgerError, LedgerUnavailable
+from mop.lm import migrations, server
 from mop.lm.tables import SCHEMA
 
 #: A SQLite file is longer than its header.
 HEADER_BYTES = 100
 #: Seconds to wait for another process that is writing.
 BUSY_SECONDS = 30
+#: Seconds that a server may be gone in the middle of a run, and the first and longest pause between attempts.
+OUTAGE_SECONDS, PAUSE, LONGEST_PAUSE = 60.0, 0.05, 2.0
+
+Result = TypeVar("Result")
 
 
 class Database:
@@ -47,23 +51,30 @@ class Database:
         self.name = name
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._lock = threading.Lock()
+        #: Other processes may open it as well.
+        self.is_shared = not memory
+        # It is for the in-memory ledger, whose threads share one connection. It costs nothing with a file, because
+        # SQLite lets one writer in at a time anyway; a server takes many at once.
+        self._turn = self._lock if self.is_sqlite else nullcontext()
+        self._secrets = tuple(server.secrets_of(url))
         options: dict[str, Any] = {"poolclass": StaticPool} if memory else {}
         if self.is_sqlite:
             options["connect_args"] = {"timeout": BUSY_SECONDS, **({"check_same_thread": False} if memory else {})}
+        elif url.get_driver_name() == "psycopg":
+            options |= {"connect_args": server.connect_options(), "isolation_level": "READ COMMITTED"}
         try:
             self._engine = sa.create_engine(url, **options)
         except (ImportError, sa.exc.ArgumentError) as error:
-            raise LedgerError(f"The ledger {name!r} cannot be opened: {error}. Install its driver.") from error
-        if self.is_sqlite:
-            sa.event.listen(self._engine, "connect", self._prepare_sqlite)
+            raise LedgerError(
+                f"The ledger {name!r} cannot be opened: {error}. Install its driver: pip install 'mop[distributed]'."
+            ) from error
+        sa.event.listen(self._engine, "connect", self._prepare_sqlite if self.is_sqlite else server.prepare)
         try:
-            with self.transaction(write=new) as connection:
-                if new:
-                    migrations.create(connection)
+            with self.transaction(write=False) as connection:
                 current = migrations.version_of(connection) == str(SCHEMA)
             if not current:
                 with self.transaction(write=True) as connection:
-                    migrations.upgrade(connection, name)
+                    (migrations.prepare if new else migrations.upgrade)(connection, name)
         except BaseException:
             self.close()
             raise
@@ -104,25 +115,59 @@ class Database:
     @classmethod
     def at_url(cls, url: str) -> Database:
         """Open the database at an SQLAlchemy URL. Raises as the class does."""
-        made = sa.make_url(url)
-        if made.get_backend_name() == "sqlite" and made.database:
-            return cls.at_file(Path(made.database))
-        return cls(made, made.render_as_string(), new=True)
+        made = server.read_url(url)
+        if made.get_backend_name() == "sqlite":
+            return cls.at_file(Path(made.database)) if made.database else cls.in_memory()
+        return cls(made, server.shown(made), new=True)
 
     @contextmanager
     def transaction(self, *, write: bool) -> Iterator[sa.Connection]:
-        """Open a transaction, commit it at the end, and turn the database's errors into `LedgerError`."""
+        """Open a transaction, commit it at the end, and turn the database's errors into `LedgerError`.
+
+        Raises:
+            LedgerUnavailable: The server is gone for now.
+            LedgerError: Anything else.
+        """
         try:
-            # The lock is for the in-memory ledger, whose threads share one connection; it costs nothing
-            # elsewhere, because SQLite lets one writer in at a time anyway.
-            with self._lock, self._engine.begin() as connection:
+            with self._turn, self._engine.begin() as connection:
                 if self.is_sqlite:
                     # Said here, because the driver begins one only at the first INSERT: not at a SELECT, whose
                     # transaction could then not become a writer's, and not at a change of the tables.
                     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
                 yield connection
         except sa.exc.DBAPIError as error:
-            raise LedgerError(explain(str(error.orig), self.name)) from error
+            gone = not self.is_sqlite and server.is_outage(error)
+            said = " ".join(str(error.orig).split())
+            for secret in self._secrets:
+                said = said.replace(secret, "***")
+            raise (LedgerUnavailable if gone else LedgerError)(explain(said, self.name)) from error
+
+    def run(self, work: Callable[[sa.Connection], Result], *, write: bool) -> Result:
+        """Return what ``work`` returns in a transaction; while a server is gone, try again for `OUTAGE_SECONDS`.
+
+        A connection that is lost at the end leaves open whether the transaction was committed. So ``work`` has to be
+        such that doing it twice is the same as doing it once.
+
+        Raises:
+            LedgerUnavailable: The server stayed away.
+            LedgerError: Anything else.
+        """
+        deadline, pause = time.monotonic() + OUTAGE_SECONDS, PAUSE
+        while True:
+            try:
+                with self.transaction(write=write) as connection:
+                    return work(connection)
+            except LedgerUnavailable:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+
+    def now(self) -> sa.ColumnElement[float]:
+        """Return the expression for the database's own clock, in seconds since 1970."""
+        if self.is_sqlite:
+            return (sa.func.julianday("now") - 2440587.5) * 86400.0
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
 
     def vacuum(self) -> None:
         """Rewrite the file without what was deleted. Raises LedgerError."""
@@ -134,11 +179,29 @@ class Database:
             except sa.exc.DBAPIError as error:
                 raise LedgerError(explain(str(error.orig), self.name)) from error
 
+    def insert_or_update(self, table: sa.Table, changed: Sequence[str]) -> sa.Insert:
+        """Return the statement that inserts rows, and gives the ``changed`` columns of those that are there the new
+        values.
+        """
+        make: Any = sqlite.insert if self.is_sqlite else postgresql.insert
+        statement = make(table)
+        values = {name: statement.excluded[name] for name in changed}
+        changing: sa.Insert = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=values)
+        return changing
+
     def insert_or_ignore(self, table: sa.Table) -> sa.Insert:
         """Return the statement that inserts rows, leaving those alone whose key is there already."""
         if self.is_sqlite:
             return sqlite.insert(table).on_conflict_do_nothing()
         return postgresql.insert(table).on_conflict_do_nothing()
+
+    def insert_new(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Insert the rows whose key isn't there, and return how many these were."""
+        statement = self.insert_or_ignore(table)
+        if self.is_sqlite:
+            return int(connection.execute(statement, rows).rowcount)
+        # A server's driver doesn't count the rows of a statement with many.
+        return len(connection.execute(statement.returning(*table.primary_key), rows).all())
 
     def close(self) -> None:
         """Close all connections."""
@@ -214,8 +277,10 @@ def explain(problem: str, name: str) -> str:
         advice = f"Another process has been writing for over {BUSY_SECONDS} s: let it finish, then run this again."
     elif "full" in problem or "disk I/O error" in problem:
         advice = "The disk is full or failing: make room, then run this again; what was recorded before is kept."
-    elif "no such column" in problem or "has no column" in problem or "no such table" in problem:
-        advice = "The file has tables of another program: give another path."
+    elif any(words in problem for words in ("no such column", "has no column", "no such table", "does not exist")):
+        advice = "It has tables of another program, or isn't there: give another path or database."
+    elif "permission denied" in problem or "authentication failed" in problem or "no password supplied" in problem:
+        advice = "Check the user and password in the URL, and that the user may make tables in the database."
     else:
         advice = "Check the path or URL, and that the database can be reached and written."
     return f"The ledger {name!r} cannot be used ({problem}). {advice}"

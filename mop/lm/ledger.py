@@ -9,10 +9,11 @@ a checksum, so that a damaged reply is an error and not an answer.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mop.errors import LedgerError, SettingsError
+from mop.lm.allowance import Account
 from mop.lm.database import Database
+from mop.lm.leases import Leases
 from mop.lm.request import Reply, Request, Usage
 from mop.lm.tables import CALLS, EMBEDDINGS, call_crc
+from mop.lm.workers import Worker
 
 #: Keys per SELECT; SQLite allows 32,766 parameters, older builds 999.
 CHUNK = 500
@@ -67,17 +71,22 @@ class Ledger:
     """
 
     def __init__(self, path: str | Path) -> None:
-        if isinstance(path, str) and "://" in path:
-            self.database = Database.at_url(path)
-        else:
-            self.database = Database.at_file(Path(path))
+        url = isinstance(path, str) and "://" in path
+        self._open(Database.at_url(str(path)) if url else Database.at_file(Path(path)))
 
     @classmethod
     def in_memory(cls) -> Ledger:
         """Return a ledger that is gone when it is closed."""
         ledger = cls.__new__(cls)
-        ledger.database = Database.in_memory()
+        ledger._open(Database.in_memory())
         return ledger
+
+    def _open(self, database: Database) -> None:
+        self.database = database
+        #: This process among those that use the ledger, and the calls that it has leased; nobody shares a ledger in
+        #: memory.
+        self.worker = Worker(database)
+        self.leases = Leases(database, self.worker, self._select) if database.is_shared else None
 
     def __repr__(self) -> str:
         return f"Ledger({self.name!r})"
@@ -93,15 +102,17 @@ class Ledger:
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        with self.database.transaction(write=False) as connection:
-            return self._select(connection, keys)
+        return self.database.run(lambda connection: self._select(connection, keys), write=False)
 
-    def put_many(self, calls: Sequence[tuple[Request, Reply]], run: str | None = None) -> list[Reply]:
+    def put_many(
+        self, calls: Sequence[tuple[Request, Reply]], run: str | None = None, account: Account | None = None
+    ) -> list[Reply]:
         """Record replies in one transaction, and return the replies that the ledger now has for these
         requests.
 
         What is recorded stays: if another process recorded the same key first, its reply is the one returned.
-        ``run`` names the run that paid, for the bill.
+        ``run`` names the run that paid, for the bill. The same transaction ends the leases on the calls, and has
+        ``account`` count them.
 
         Raises:
             LedgerError: The ledger cannot be written.
@@ -109,13 +120,26 @@ class Ledger:
         if not calls:
             return []
         now = time.time()
-        rows = [_row(request, reply, now, run) for request, reply in calls]
-        with self.database.transaction(write=True) as connection:
-            written = connection.execute(self.database.insert_or_ignore(CALLS), rows).rowcount
-            if written == len(rows):
-                return [reply for _, reply in calls]
-            recorded = self._select(connection, [reply.key for _, reply in calls])
-        return [recorded[reply.key] for _, reply in calls]
+        # In one order, so that two processes that record the same calls don't wait for each other in a circle.
+        rows = sorted((_row(request, reply, now, run) for request, reply in calls), key=lambda row: str(row["key"]))
+        keys = [reply.key for _, reply in calls]
+
+        def put(connection: sa.Connection) -> list[Reply]:
+            written = self.database.insert_new(connection, CALLS, rows)
+            recorded = {} if written == len(rows) else self._select(connection, keys)
+            replies = [_first(reply, recorded.get(reply.key)) for _, reply in calls]
+            if account is not None:
+                account.settle_in(connection, [(one, reply) for (one, _), reply in zip(calls, replies, strict=True)])
+            if self.leases is not None:
+                self.leases.end(connection, keys)
+            return replies
+
+        replies = self.database.run(put, write=True)
+        if self.leases is not None:
+            self.leases.ended(keys)
+        if account is not None:
+            account.settled(calls)
+        return replies
 
     def totals(self, by: Sequence[str] = ("role", "model")) -> dict[tuple[str, ...], Total]:
         """Return the sums over all calls, grouped by ``by`` (any of `GROUPS`), sorted by group.
@@ -131,8 +155,7 @@ class Ledger:
         numbers = ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds")
         sums = [sa.func.coalesce(sa.func.sum(CALLS.c[name]), 0) for name in numbers]
         query = sa.select(sa.func.count(), *sums, *groups).select_from(CALLS).group_by(*groups)
-        with self.database.transaction(write=False) as connection:
-            rows = connection.execute(query).all()
+        rows = self.database.run(lambda connection: connection.execute(query).all(), write=False)
         totals = {
             tuple(_shown(name, value) for name, value in zip(by, row[5:], strict=True)): Total(
                 int(row[0]), Usage(int(row[1]), int(row[2]), int(row[3])), float(row[4])
@@ -147,11 +170,12 @@ class Ledger:
         Raises:
             LedgerError: The ledger cannot be read, or a vector in it is damaged.
         """
-        found: dict[str, NDArray[np.float32]] = {}
         columns = (EMBEDDINGS.c.key, EMBEDDINGS.c.dim, EMBEDDINGS.c.vector, EMBEDDINGS.c.crc)
-        with self.database.transaction(write=False) as connection:
+
+        def get(connection: sa.Connection) -> dict[str, NDArray[np.float32]]:
+            found: dict[str, NDArray[np.float32]] = {}
             for chunk in _chunks(keys):
-                chosen = (EMBEDDINGS.c.encoder == encoder) & EMBEDDINGS.c.key.in_(chunk)
+                chosen = (EMBEDDINGS.c.encoder == _short(encoder)) & EMBEDDINGS.c.key.in_(chunk)
                 for key, dim, vector, crc in connection.execute(sa.select(*columns).where(chosen)):
                     if len(vector) != 4 * dim or crc not in (None, zlib.crc32(vector)):
                         raise LedgerError(
@@ -159,7 +183,9 @@ class Ledger:
                             f"{4 * dim}). Run `mop ledger repair {self.name}`; the vector is then made again."
                         )
                     found[key] = np.frombuffer(vector, dtype="<f4").astype(np.float32)
-        return found
+            return found
+
+        return self.database.run(get, write=False)
 
     def put_vectors(self, encoder: str, vectors: Mapping[str, NDArray[np.float32]]) -> None:
         """Record vectors of shape (dim,) by key, in one transaction; keys that are there already stay as they
@@ -173,14 +199,22 @@ class Ledger:
             data = np.ascontiguousarray(vector, dtype="<f4")
             content = data.tobytes()
             rows.append(
-                {"encoder": encoder, "key": key, "dim": data.size, "vector": content, "crc": zlib.crc32(content)}
+                {
+                    "encoder": _short(encoder),
+                    "key": key,
+                    "dim": data.size,
+                    "vector": content,
+                    "crc": zlib.crc32(content),
+                }
             )
+        rows.sort(key=lambda row: str(row["key"]))
         if rows:
-            with self.database.transaction(write=True) as connection:
-                connection.execute(self.database.insert_or_ignore(EMBEDDINGS), rows)
+            insert = self.database.insert_or_ignore(EMBEDDINGS)
+            self.database.run(lambda connection: connection.execute(insert, rows), write=True)
 
     def close(self) -> None:
-        """Close all connections; an in-memory ledger forgets everything."""
+        """Give up the leases and close all connections; an in-memory ledger forgets everything."""
+        self.worker.close()
         self.database.close()
 
     def _select(self, connection: sa.Connection, keys: Sequence[str]) -> dict[str, Reply]:
@@ -227,6 +261,18 @@ def _row(request: Request, reply: Reply, now: float, run: str | None) -> dict[st
         "run": run,
         "crc": call_crc(reply.key, reply.text, reply.finish_reason, *numbers),
     }
+
+
+def _first(reply: Reply, recorded: Reply | None) -> Reply:
+    """Return the reply that is on record; it may be this very one, written by an attempt whose end was not heard of."""
+    if recorded is None or replace(recorded, from_ledger=False) == reply:
+        return reply
+    return recorded
+
+
+def _short(encoder: str) -> str:
+    """Return the encoder's name as the table has it: a server takes no longer ones."""
+    return encoder if len(encoder) <= 255 else f"sha256:{hashlib.sha256(encoder.encode()).hexdigest()}"
 
 
 def _chunks(keys: Sequence[str]) -> Iterator[list[str]]:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mop.lm.budget import Budget, Reservation
+from mop.lm.allowance import Allowance
+from mop.lm.budget import Reservation
 from mop.lm.request import Reply, Request, Usage
-from mop.lm.wire import most_prompt_tokens
 
 
 @dataclass(slots=True)
@@ -24,13 +24,15 @@ class Traffic:
 class Meter:
     """Reserves and settles calls by key: a key that was counted once is free from then on."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Allowance) -> None:
         self.traffic = Traffic()
         self._budget = budget
         self._counted: set[str] = set()
 
-    async def reserve(self, request: Request) -> Reservation | None:
+    async def reserve(self, request: Request, known: Reply | None) -> Reservation | None:
         """Keep room for a request, or return ``None`` if its key has been counted already.
+
+        ``known`` is its reply, if that was recorded before.
 
         Raises:
             BudgetExceeded: It would pass a cap.
@@ -40,12 +42,20 @@ class Meter:
             return None
         self._counted.add(request.key)
         try:
-            return await self._budget.reserve_in_turn(
-                request.model, most_prompt_tokens(request), request.max_tokens, request.role
-            )
+            return await self._budget.admit(request, known)
         except BaseException:
             self._counted.discard(request.key)
             raise
+
+    async def pay(self, reservation: Reservation | None, request: Request) -> Reservation | None:
+        """Return the reservation with which this worker may send the request, now that nobody else does.
+
+        Raises:
+            BudgetExceeded: Another worker kept the room for it, ended, and the room was used.
+        """
+        if reservation is None or reservation.owned:
+            return reservation
+        return await self._budget.admit(request, None, paying=True)
 
     def settle(self, reservation: Reservation | None, reply: Reply) -> None:
         """Count a reply: against the budget if there is a reservation for it, and as traffic in any case."""

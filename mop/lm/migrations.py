@@ -12,20 +12,35 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mop.errors import LedgerError
-from mop.lm.tables import BILL, META, SCHEMA, metadata
+from mop.lm.tables import BILL, LEASES, META, RUNS, SCHEMA, SPENDING, WORKERS, metadata
+
+#: What a PostgreSQL server is asked to lock while tables are made or changed; any number that others don't use.
+_LOCK = 0x6D6F70
 
 
-def create(connection: sa.Connection) -> None:
-    """Make the tables of the present version where there are none."""
+def prepare(connection: sa.Connection, name: str) -> None:
+    """Make the tables of the present version, or bring those that are there up to it; one process at a time.
+
+    Raises:
+        LedgerError: The ledger is of a newer version.
+    """
+    if connection.dialect.name == "postgresql":
+        # Two processes that make the same table at once get an error from the server, "if not exists" or not.
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+    if version_of(connection) is not None:
+        upgrade(connection, name)
+        return
     for table in metadata.sorted_tables:
         connection.execute(CreateTable(table, if_not_exists=True))
     connection.execute(CreateIndex(BILL, if_not_exists=True))
-    if version_of(connection) is None:
-        connection.execute(META.insert().values(name="schema", value=str(SCHEMA)))
+    connection.execute(META.insert().values(name="schema", value=str(SCHEMA)))
 
 
 def version_of(connection: sa.Connection) -> str | None:
-    """Return the version that the ledger says it has, or None if it doesn't say."""
+    """Return the version that the ledger says it has, or None if it has no tables yet or doesn't say."""
+    # Looked up, because a statement that fails spoils a transaction of PostgreSQL.
+    if not sa.inspect(connection).has_table(META.name):
+        return None
     version = connection.scalar(sa.select(META.c.value).where(META.c.name == "schema"))
     return None if version is None else str(version)
 
@@ -42,9 +57,14 @@ def upgrade(connection: sa.Connection, name: str) -> None:
         steps[version](connection)
         version = str(int(version) + 1)
         connection.execute(META.update().where(META.c.name == "schema").values(value=version))
+    if version is None:
+        raise LedgerError(
+            f"The ledger {name!r} says no schema version: it is cut off, or has tables of another program. Give "
+            "another path."
+        )
     if version != str(SCHEMA):
         raise LedgerError(
-            f"The ledger {name!r} has schema version {version or 'none'}, this mop writes version {SCHEMA}. "
+            f"The ledger {name!r} has schema version {version}, this mop writes version {SCHEMA}. "
             "Upgrade mop, or give another ledger file."
         )
 
@@ -59,5 +79,10 @@ def _to_2(connection: sa.Connection) -> None:
     connection.execute(CreateIndex(BILL, if_not_exists=True))
 
 
+def _to_3(connection: sa.Connection) -> None:
+    for table in (WORKERS, LEASES, RUNS, SPENDING):
+        connection.execute(CreateTable(table, if_not_exists=True))
+
+
 #: The step from each version, the first being 1, to the next.
-_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_to_2,)
+_STEPS: tuple[Callable[[sa.Connection], None], ...] = (_to_2, _to_3)

@@ -1,6 +1,7 @@
 """Tables: the columns of the ledger, which are its documented schema. Knows nothing of files or connections.
 
-Version 2. `mop.lm.migrations` brings a ledger of version 1 up to it (``run``, ``crc`` and the index were added).
+Version 3. `mop.lm.migrations` brings older ledgers up to it: version 2 added ``run``, ``crc`` and the index, version 3
+the tables below ``embeddings``, through which several processes share the work and the budget of a run.
 Other programs may read these tables; none of them holds a secret: addresses and API keys are in no request.
 """
 
@@ -11,7 +12,7 @@ import zlib
 import sqlalchemy as sa
 
 #: Version of the tables below. A ledger of a newer version is refused, not guessed at.
-SCHEMA = 2
+SCHEMA = 3
 
 metadata = sa.MetaData()
 
@@ -71,6 +72,51 @@ EMBEDDINGS = sa.Table(
     sa.Column("dim", sa.Integer, nullable=False),
     sa.Column("vector", sa.LargeBinary, nullable=False),
     sa.Column("crc", sa.BigInteger),
+)
+
+#: One row for each process that has calls underway. It is alive until ``expires_at``, in seconds since 1970 by the
+#: database's own clock. ``machine`` and ``process`` let others on the same machine see that it has ended before.
+WORKERS = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("owner", sa.String(32), primary_key=True),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("machine", sa.String(32), nullable=False),
+    sa.Column("process", sa.String(64), nullable=False),
+)
+
+#: One row for each call that a worker is about to send or has sent; it holds for as long as the worker is alive.
+LEASES = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(32), nullable=False),
+)
+
+#: One row for each run with a shared budget: what is spent, and what is reserved (``open_``). Money in picodollars.
+RUNS = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run", sa.String(64), primary_key=True),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False)
+        for name in ("calls", "tokens", "pico", "open_calls", "open_tokens", "open_pico")
+    ),
+)
+
+#: One row for each call that counts against a shared budget: the most that it may use while the worker ``owner`` has
+#: it reserved, and what it did use once ``owner`` is null. ``pico`` is null where the model's price isn't known.
+SPENDING = sa.Table(
+    "spending",
+    metadata,
+    sa.Column("run", sa.String(64), primary_key=True),
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.String(32)),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("pico", sa.BigInteger),
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mop.errors import SettingsError
+from mop.lm.books import forget
 from mop.lm.ledger import Ledger
 from mop.lm.request import Usage
 from mop.lm.tables import CALLS
@@ -102,6 +103,8 @@ def prune(ledger: Ledger, choice: Choice) -> int:
         raise SettingsError("Say what to prune: an age, a model, a role or a run; to drop everything, delete the file.")
     with ledger.database.transaction(write=True) as connection:
         gone = connection.execute(CALLS.delete().where(choice.condition())).rowcount
+        if gone:
+            forget(connection, choice.run)
     if gone:
         ledger.database.vacuum()
     return gone

@@ -1,0 +1,248 @@
+"""Shared budget: caps that all processes of one run keep together, in the ledger's database. Knows no endpoints.
+
+It is what `mop.lm.budget` is within a process. A call counts once for the run, whoever sends it, so processes that ask
+the same questions share one account, and a run that is started again goes on with it. What a process reserved that has
+ended is anybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from mop.lm.books import Books, Entry, Sums
+from mop.lm.budget import Reservation, Spend, check_caps, passed, refusal
+from mop.lm.ledger import Ledger
+from mop.lm.prices import PICO, Prices
+from mop.lm.request import Reply, Request, Role, Usage
+from mop.lm.wire import most_prompt_tokens
+
+#: Seconds between two looks at whether other processes have made room.
+LOOK = 0.05
+#: Least seconds between two looks at what is spent by role, for those who watch.
+WATCH = 0.5
+
+
+class SharedBudget:
+    """Caps over all roles and processes of a run; ``None`` is no cap. Safe to use from several threads and event loops.
+
+    Args:
+        ledger: Where the books are kept, with the replies.
+        run: Name of the run, at most 64 characters: the same in every process of it.
+        calls: Most model calls.
+        tokens: Most tokens, prompt and completion together.
+        usd: Most money in USD.
+        prices: Price list for ``usd``; the built-in one by default.
+
+    Raises:
+        SettingsError: A cap is negative or not a number.
+        LedgerError: The ledger cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        run: str,
+        calls: int | None = None,
+        tokens: int | None = None,
+        usd: float | None = None,
+        prices: Prices | None = None,
+    ) -> None:
+        check_caps(calls, tokens, usd)
+        self.calls: int | None = calls
+        self.tokens: int | None = tokens
+        self.usd: float | None = usd
+        self.run = run
+        self._pico = None if usd is None else int(usd * PICO)
+        self._prices = prices if prices is not None else Prices()
+        self._database = ledger.database
+        self._worker = ledger.worker
+        self._books = Books(self._database, run, self._worker)
+        self._lock = threading.Lock()
+        self._spent = Spend()
+        self._watched = 0.0
+        #: Calls that are counted, reservations of this process, and what is to be written about them.
+        self._counted: set[str] = set()
+        self._open: set[str] = set()
+        self._pending: dict[str, Entry | None] = {}
+        self._database.run(self._begin, write=True)
+
+    @property
+    def account(self) -> SharedBudget:
+        """This budget: it counts replies in the transaction that records them."""
+        return self
+
+    @property
+    def spent(self) -> Spend:
+        """What the run has used, in total and by role, as of the last look at the books."""
+        with self._lock:
+            return self._spent
+
+    async def admit(self, request: Request, known: Reply | None, *, paying: bool = False) -> Reservation | None:
+        """Keep room for a call, or return None if it is counted; wait while open reservations may still make room.
+
+        A reservation that isn't ``owned`` is another worker's for the same call. ``paying`` makes it this one's.
+
+        Raises:
+            BudgetExceeded: Together with what is spent, it would pass a cap.
+            UnknownPrice: Money is capped and the model has no price.
+            LedgerError: The books cannot be read or written.
+        """
+        key = request.key
+        with self._lock:
+            if key in self._counted and key not in self._pending:
+                return None
+        wanted = self._wanted(request)
+        entry = None if known is None else self._entry(request.model, request.role, key, known.usage)
+        while True:
+            done, reservation = await asyncio.to_thread(self._admit_now, wanted, entry, paying)
+            if done:
+                return reservation
+            await asyncio.sleep(LOOK)
+
+    def settle(self, reservation: Reservation, usage: Usage) -> None:
+        """Replace a reservation by what its call used; it is written with the next change of the books."""
+        with self._lock:
+            if reservation.key not in self._counted:
+                entry = self._entry(reservation.model, reservation.role, reservation.key, usage)
+                self._pending[reservation.key] = entry
+
+    def cancel(self, reservation: Reservation) -> None:
+        """Give a reservation back, unless it is another worker's; it is written with the next change of the books."""
+        with self._lock:
+            if reservation.key in self._open:
+                self._pending[reservation.key] = None
+
+    async def flush(self) -> None:
+        """Write what is to be written, and look at what is spent. Raises LedgerError."""
+        await asyncio.to_thread(self._flush)
+
+    def settle_in(self, connection: sa.Connection, calls: Sequence[tuple[Request, Reply]]) -> None:
+        """Count replies in the transaction that records them."""
+        sums = self._books.lock(connection)
+        entries = [self._entry(request.model, request.role, reply.key, reply.usage) for request, reply in calls]
+        self._books.count(connection, sums, entries)
+        self._books.save(connection, sums)
+
+    def settled(self, calls: Sequence[tuple[Request, Reply]]) -> None:
+        """Note that the transaction of `settle_in` was committed."""
+        self._note(counted={reply.key for _, reply in calls})
+
+    def _wanted(self, request: Request) -> Reservation:
+        price = self._prices.find(request.model) if self._pico is None else self._prices.get(request.model)
+        prompt, answer = most_prompt_tokens(request), request.max_tokens
+        pico = 0 if price is None else price.pico_at_most(prompt, answer)
+        return Reservation(request.model, request.role, 1, prompt + answer, pico, request.key)
+
+    def _entry(self, model: str, role: Role, key: str, usage: Usage) -> Entry:
+        price = self._prices.find(model)
+        return Entry(key, role, usage, None if price is None else price.pico(usage))
+
+    def _begin(self, connection: sa.Connection) -> None:
+        self._books.open(connection)
+        self._counted |= self._books.counted(connection)
+        self._spent = self._books.spend(connection)
+
+    def _admit_now(self, wanted: Reservation, known: Entry | None, paying: bool) -> tuple[bool, Reservation | None]:
+        """Return whether it is decided, and the reservation if it is one."""
+        with self._lock:
+            pending = dict(self._pending)
+
+        def admit(connection: sa.Connection) -> tuple[bool, Reservation | None]:
+            sums = self._books.lock(connection)
+            self._write(connection, sums, pending)
+            self._worker.renew(connection)
+            outcome = self._decide(connection, sums, wanted, known, paying)
+            self._books.save(connection, sums)
+            self._watch(connection)
+            return outcome
+
+        done, reservation = self._database.run(admit, write=True)
+        counted = {wanted.key} if done and reservation is None else set()
+        opened = {wanted.key} if reservation is not None and reservation.owned else set()
+        self._note(counted, opened, pending)
+        return done, reservation
+
+    def _decide(
+        self, connection: sa.Connection, sums: Sums, wanted: Reservation, known: Entry | None, paying: bool
+    ) -> tuple[bool, Reservation | None]:
+        owners = self._books.owners(connection, [wanted.key])
+        if wanted.key in owners:
+            owner = owners[wanted.key]
+            if owner is None:
+                return True, None
+            if owner != self._worker.owner:
+                if not paying and self._books.is_alive(connection, owner):
+                    return True, replace(wanted, owned=False)
+                self._books.take_over(connection, wanted.key)
+            return True, wanted
+        caps = (self.calls, self.tokens, self._pico)
+        problem = passed(caps, sums.spent, (0, 0, 0), wanted)
+        if problem is not None:
+            raise refusal(wanted, problem)
+        if passed(caps, sums.spent, sums.reserved, wanted) is not None:
+            self._books.release_dead(connection, sums)
+            if passed(caps, sums.spent, sums.reserved, wanted) is not None:
+                return False, None
+        if known is not None:
+            self._books.count(connection, sums, [known])
+            return True, None
+        self._books.reserve(connection, sums, wanted)
+        return True, wanted
+
+    def _flush(self) -> None:
+        with self._lock:
+            pending = dict(self._pending)
+
+        def flush(connection: sa.Connection) -> None:
+            if pending:
+                sums = self._books.lock(connection)
+                self._write(connection, sums, pending)
+                self._books.save(connection, sums)
+            self._watched = 0.0
+            self._watch(connection)
+
+        self._database.run(flush, write=bool(pending))
+        self._note(pending=pending)
+
+    def _write(self, connection: sa.Connection, sums: Sums, pending: dict[str, Entry | None]) -> None:
+        """Write what is pending; doing it twice is the same as doing it once."""
+        entries = [entry for entry in pending.values() if entry is not None]
+        if entries:
+            self._books.count(connection, sums, entries)
+        if released := [key for key, entry in pending.items() if entry is None]:
+            self._books.release(connection, sums, released)
+
+    def _watch(self, connection: sa.Connection) -> None:
+        if (now := time.monotonic()) - self._watched >= WATCH:
+            spent = self._books.spend(connection)
+            with self._lock:
+                self._watched, self._spent = now, spent
+
+    def _note(
+        self,
+        counted: set[str] | None = None,
+        opened: set[str] | None = None,
+        pending: dict[str, Entry | None] | None = None,
+    ) -> None:
+        """Note what was committed."""
+        counted, opened = counted or set(), opened or set()
+        written = pending or {}
+        with self._lock:
+            for key, entry in written.items():
+                if self._pending.get(key, self) is entry:
+                    del self._pending[key]
+            counted = counted | {key for key, entry in written.items() if entry is not None}
+            before = len(self._open)
+            self._open -= counted | {key for key, entry in written.items() if entry is None}
+            self._open |= opened
+            self._counted |= counted
+            for key in counted:
+                self._pending.pop(key, None)
+            change = len(self._open) - before
+        self._worker.hold(change)
