@@ -22,6 +22,7 @@ import numpy as np
 from mop.errors import ArtifactError
 from mop.manifest import manifest_text, mixture_of, read_manifest
 from mop.mixture import PROBES, Mixture
+from mop.remote import Remote, is_url, place_of
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
@@ -104,8 +105,18 @@ def save(mixture: Mixture, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Mixture:
-    """Read a mixture. Nothing in the file is executed; raises ArtifactError for anything that isn't a whole mixture."""
-    source = Path(path)
+    """Read a mixture from a file or a URL (see `mop.remote`). Nothing in it is executed.
+
+    Raises ArtifactError for anything that isn't a whole mixture.
+    """
+    place = place_of(path) if isinstance(path, str) and is_url(path) else Path(path)
+    if isinstance(place, Remote):
+        return from_bytes(place.read(), str(place))
+    return from_bytes(read_file(place), str(place))
+
+
+def read_file(source: Path) -> bytes:
+    """Return the content of a mixture file; raises ArtifactError if it cannot be read, or is too large for one."""
     try:
         with source.open("rb") as file:
             content = file.read(MAX_UNPACKED_BYTES + 1)
@@ -113,7 +124,7 @@ def load(path: str | os.PathLike[str]) -> Mixture:
         raise ArtifactError(f"The mixture {source} cannot be read: {error}. Learn one with `mop optimize`.") from error
     if len(content) > MAX_UNPACKED_BYTES:
         raise ArtifactError(f"{source} is larger than {MAX_UNPACKED_BYTES} bytes; it isn't a mixture.")
-    return from_bytes(content, str(source))
+    return content
 
 
 def from_bytes(content: bytes, name: str = "the mixture") -> Mixture:

@@ -176,7 +176,7 @@ class Endpoint:
             await exchange.fail(problem)
         except TimeoutError:
             message = f"The answer was not complete within {gateway.limits.seconds:g} s."
-            await exchange.fail(Problem(504, "upstream_timeout", message))
+            await exchange.fail(Problem(504, "upstream_timeout", message, retry_after=1))
         except asyncio.CancelledError:
             # The server has been stopped and the time for its last answers is over: what is left to say is said.
             with contextlib.suppress(TimeoutError):
