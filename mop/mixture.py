@@ -171,10 +171,11 @@ class Mixture:
         nearest = self._index.nearest(projected)
         retrieved = [()] * len(vectors) if self.retrieval is None else self.retrieval.nearest(projected)
         routes = []
-        for position, expert in enumerate(map(int, nearest.expert)):
+        # As lists: taking single numbers out of arrays costs more than the search for them.
+        rows = zip(nearest.expert.tolist(), nearest.distance.tolist(), nearest.margin.tolist(), retrieved, strict=True)
+        for expert, distance, margin, demos in rows:
             fallback = self.experts[expert].fallback
-            distance, margin = float(nearest.distance[position]), float(nearest.margin[position])
-            routes.append(Route(expert, distance, margin, fallback, () if fallback else retrieved[position]))
+            routes.append(Route(expert, distance, margin, fallback, () if fallback else demos))
         return routes
 
     def prompt_of(self, route: Route) -> Prompt:

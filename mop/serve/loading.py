@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,11 @@ class Source:
 
 
 class _OneAtATime:
-    """An encoder whose tokenizer isn't made for several threads."""
+    """An encoder in memory: its tokenizer isn't made for several threads, and its arithmetic has one only.
+
+    Several threads for one short text wait for each other more than they compute, above all beside the server's own
+    (benchmarks/LOG.md, "Server"). More workers are what uses more cores.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -69,6 +74,8 @@ class _OneAtATime:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         with self._lock:
+            if torch := sys.modules.get("torch"):  # loaded by the first encode, if this encoder needs it at all
+                torch.set_num_threads(1)
             return self._encoder.encode(texts)
 
 
