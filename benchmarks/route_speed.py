@@ -56,6 +56,7 @@ class Known:
         self._vectors = vectors
 
     def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of known texts."""
         return np.stack([self._vectors[text] for text in texts])
 
 

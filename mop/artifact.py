@@ -33,6 +33,7 @@ VECTORS = "vectors.safetensors"
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
 #: What the disk says when nothing more goes onto it.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MOST_WORDS = 200
 #: JSON takes some twenty times its size in memory; 10,000 experts with 20 demos of 200 characters take 50 MB.
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
@@ -154,6 +155,7 @@ def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
                 raise ArtifactError(f"{name}: {MANIFEST} would unpack to more than {MAX_MANIFEST_BYTES} bytes.")
             if manifest.file_size + vectors.file_size > MAX_UNPACKED_BYTES:
                 raise ArtifactError(f"{name} would unpack to more than {MAX_UNPACKED_BYTES} bytes; it isn't a mixture.")
+            _check_places(archive, manifest, vectors, name)
             return _unpacked(archive, manifest), _unpacked(archive, vectors)
     except (
         zipfile.BadZipFile,
@@ -169,6 +171,16 @@ def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
         raise ArtifactError(
             f"{name} is damaged or isn't a mixture ({error}). Copy it again or learn it anew."
         ) from error
+
+
+def _check_places(archive: zipfile.ZipFile, one: zipfile.ZipInfo, other: zipfile.ZipInfo, name: str) -> None:
+    """Refuse members that share bytes with each other or with the zip's directory."""
+    first, second = sorted((one, other), key=lambda member: member.header_offset)
+    for member, end in ((first, second.header_offset), (second, archive.start_dir)):
+        if member.header_offset + zipfile.sizeFileHeader + member.compress_size > end:  # type: ignore[attr-defined]
+            raise ArtifactError(
+                f"{name} is damaged: {member.filename} claims bytes that aren't its own. Copy it again."
+            )
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -192,7 +204,8 @@ def _arrays(content: bytes, experts: int, retrieved: int, name: str) -> dict[str
 def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retrieved: int, name: str) -> None:
     expected = {"centroids", "probes", *(["retrieved"] if retrieved else [])}
     if not expected <= set(arrays) <= {*expected, "projection"}:
-        raise ArtifactError(f"{name}: {VECTORS} holds {sorted(arrays)}, expected {sorted(expected)}.")
+        found = ", ".join(sorted(arrays))[:_MOST_WORDS]  # there may be any number of them
+        raise ArtifactError(f"{name}: {VECTORS} holds {found or 'nothing'}; expected {', '.join(sorted(expected))}.")
     matrices = all(array.ndim == 2 and array.size and array.dtype == np.float32 for array in arrays.values())
     if not matrices or not _fit(arrays, experts, retrieved):
         shapes = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
