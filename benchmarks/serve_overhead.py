@@ -12,8 +12,8 @@ the server, in turns, so that what else the machine does meets both.
 
     python -m benchmarks.serve_overhead
 
-prints medians and fastest tenths; the mark is ``served - direct`` of at most 4 ms plus one encode, so ``image - direct``
-of at most 4 ms. Then 200 streams run at once.
+prints medians and fastest tenths; the mark is ``served - direct`` of at most 4 ms plus one encode, so ``image -
+direct`` of at most 4 ms. Then 200 streams run at once.
 """
 
 from __future__ import annotations
