@@ -144,6 +144,7 @@ def test_workers_share_a_port_and_counts_and_a_dead_one_is_replaced(
     assert command.process.returncode == 0
     assert "A worker has died (status -9)" in err
     assert "Traceback" not in err
+    assert "Fatal" not in err
     assert not any(Path(f"/proc/{one}").exists() for one in second)
 
 
@@ -175,6 +176,7 @@ def test_ctrl_c_ends_all_workers_and_a_second_one_at_once(saved: Path) -> None:
         assert command.process.returncode == 130
         assert "Stopped." in err
         assert "Traceback" not in err
+    assert "Fatal" not in err
         assert not any(Path(f"/proc/{one}").exists() for one in workers)
 
 
@@ -221,6 +223,7 @@ def test_what_workers_cannot_serve_is_said_once_with_its_status(tmp_path: Path) 
     assert ended.returncode == 7
     assert ended.stderr.count("isn't a mixture") == 1
     assert "Traceback" not in ended.stderr
+    assert "Fatal" not in ended.stderr
 
 
 def test_limits_are_shared_out_among_workers() -> None:

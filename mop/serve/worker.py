@@ -103,7 +103,8 @@ def plan_of(fields: Mapping[str, Any]) -> Plan:
 
 def main() -> int:
     """Serve as the first message says; return the exit status."""
-    channel = Channel(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
+    # Without a buffer, whose lock a reading thread would still hold when the interpreter ends.
+    channel = Channel(open(0, "rb", buffering=0, closefd=False), os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # what libraries print is no message
     first = channel.read()
     if not first:
