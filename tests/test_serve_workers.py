@@ -176,7 +176,7 @@ def test_ctrl_c_ends_all_workers_and_a_second_one_at_once(saved: Path) -> None:
         assert command.process.returncode == 130
         assert "Stopped." in err
         assert "Traceback" not in err
-    assert "Fatal" not in err
+        assert "Fatal" not in err
         assert not any(Path(f"/proc/{one}").exists() for one in workers)
 
 

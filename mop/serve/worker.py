@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -33,7 +34,7 @@ _log = logging.getLogger("mop.serve")
 class Channel:
     """The two ends that this process shares with the one that started it."""
 
-    def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
+    def __init__(self, incoming: io.FileIO, outgoing: IO[bytes]) -> None:
         self._incoming, self._outgoing = incoming, outgoing
         self._writing = threading.Lock()
         self._change = threading.Condition()
@@ -104,7 +105,7 @@ def plan_of(fields: Mapping[str, Any]) -> Plan:
 def main() -> int:
     """Serve as the first message says; return the exit status."""
     # Without a buffer, whose lock a reading thread would still hold when the interpreter ends.
-    channel = Channel(open(0, "rb", buffering=0, closefd=False), os.fdopen(os.dup(1), "wb"))
+    channel = Channel(io.FileIO(0, "rb", closefd=False), os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # what libraries print is no message
     first = channel.read()
     if not first:
