@@ -22,6 +22,7 @@ import numpy as np
 from mop.errors import ArtifactError
 from mop.manifest import manifest_text, mixture_of, read_manifest
 from mop.mixture import PROBES, Mixture
+from mop.remote import Remote, is_url, place_of
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
@@ -35,6 +36,7 @@ MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
 MANY_DEMOS = 20_000
 #: What the disk says when nothing more goes onto it.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MOST_WORDS = 200
 #: JSON takes some twenty times its size in memory; a million demos of 70 characters take 110 MB.
 MAX_MANIFEST_BYTES = 128 * 1024 * 1024
 
@@ -109,8 +111,18 @@ def save(mixture: Mixture, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Mixture:
-    """Read a mixture. Nothing in the file is executed; raises ArtifactError for anything that isn't a whole mixture."""
-    source = Path(path)
+    """Read a mixture from a file or a URL (see `mop.remote`). Nothing in it is executed.
+
+    Raises ArtifactError for anything that isn't a whole mixture.
+    """
+    place = place_of(path) if isinstance(path, str) and is_url(path) else Path(path)
+    if isinstance(place, Remote):
+        return from_bytes(place.read(), str(place))
+    return from_bytes(read_file(place), str(place))
+
+
+def read_file(source: Path) -> bytes:
+    """Return the content of a mixture file; raises ArtifactError if it cannot be read, or is too large for one."""
     try:
         with source.open("rb") as file:
             content = file.read(MAX_UNPACKED_BYTES + 1)
@@ -118,7 +130,7 @@ def load(path: str | os.PathLike[str]) -> Mixture:
         raise ArtifactError(f"The mixture {source} cannot be read: {error}. Learn one with `mop optimize`.") from error
     if len(content) > MAX_UNPACKED_BYTES:
         raise ArtifactError(f"{source} is larger than {MAX_UNPACKED_BYTES} bytes; it isn't a mixture.")
-    return from_bytes(content, str(source))
+    return content
 
 
 def from_bytes(content: bytes, name: str = "the mixture") -> Mixture:
@@ -148,6 +160,7 @@ def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
                 raise ArtifactError(f"{name}: {MANIFEST} would unpack to more than {MAX_MANIFEST_BYTES} bytes.")
             if manifest.file_size + vectors.file_size > MAX_UNPACKED_BYTES:
                 raise ArtifactError(f"{name} would unpack to more than {MAX_UNPACKED_BYTES} bytes; it isn't a mixture.")
+            _check_places(archive, manifest, vectors, name)
             return _unpacked(archive, manifest), _unpacked(archive, vectors)
     except (
         zipfile.BadZipFile,
@@ -163,6 +176,16 @@ def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
         raise ArtifactError(
             f"{name} is damaged or isn't a mixture ({error}). Copy it again or learn it anew."
         ) from error
+
+
+def _check_places(archive: zipfile.ZipFile, one: zipfile.ZipInfo, other: zipfile.ZipInfo, name: str) -> None:
+    """Refuse members that share bytes with each other or with the zip's directory."""
+    first, second = sorted((one, other), key=lambda member: member.header_offset)
+    for member, end in ((first, second.header_offset), (second, archive.start_dir)):
+        if member.header_offset + zipfile.sizeFileHeader + member.compress_size > end:  # type: ignore[attr-defined]
+            raise ArtifactError(
+                f"{name} is damaged: {member.filename} claims bytes that aren't its own. Copy it again."
+            )
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -186,7 +209,8 @@ def _arrays(content: bytes, experts: int, retrieved: int, name: str) -> dict[str
 def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retrieved: int, name: str) -> None:
     expected = {"centroids", "probes", *(["retrieved"] if retrieved else [])}
     if not expected <= set(arrays) <= {*expected, "projection"}:
-        raise ArtifactError(f"{name}: {VECTORS} holds {sorted(arrays)}, expected {sorted(expected)}.")
+        found = ", ".join(sorted(arrays))[:_MOST_WORDS]  # there may be any number of them
+        raise ArtifactError(f"{name}: {VECTORS} holds {found or 'nothing'}; expected {', '.join(sorted(expected))}.")
     precise = {**arrays, **({"retrieved": arrays["centroids"]} if retrieved > MANY_DEMOS else {})}
     matrices = all(array.ndim == 2 and array.size for array in arrays.values())
     matrices = matrices and all(array.dtype == np.float32 for array in precise.values())

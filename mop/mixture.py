@@ -186,12 +186,12 @@ class Mixture:
                 for row in np.flatnonzero(nearest.margin <= limits.margin):
                     retrieved[row] = self._by_region.beside(retrieved[row], projected[row], int(nearest.second[row]))
         routes = []
-        for position, expert in enumerate(map(int, nearest.expert)):
-            reason: Reason | None = NO_GAIN if self.experts[expert].fallback else None
-            if reason is None and far is not None and far[position]:
-                reason = FAR
-            distance, margin = float(nearest.distance[position]), float(nearest.margin[position])
-            shown = () if reason else retrieved[position]
+        # As lists: taking single numbers out of arrays costs more than the search for them.
+        found = (nearest.expert.tolist(), nearest.distance.tolist(), nearest.margin.tolist())
+        outside = [False] * len(vectors) if far is None else far.tolist()
+        for expert, distance, margin, demos, beyond in zip(*found, retrieved, outside, strict=True):
+            reason: Reason | None = NO_GAIN if self.experts[expert].fallback else FAR if beyond else None
+            shown = () if reason else demos
             routes.append(Route(expert, distance, margin, reason is not None, shown, reason))
         return routes
 

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from mop.serve.app import create_app
 from mop.serve.batching import EncodeBatcher
 from mop.serve.limits import Limits
-from mop.serve.process import bind
+from mop.serve.process import Plan, bind, config_of
 from mop.serve.prompting import Style
 from mop.serve.registry import Served
 from mop.serve.upstream import Upstream
@@ -49,10 +49,8 @@ class Running:
         self._socket = bind("127.0.0.1", 0)
         self.root = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.url = f"{self.root}/v1"
-        config = uvicorn.Config(
-            app, http="h11", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=grace
-        )
-        self.server = uvicorn.Server(config)
+        plan = Plan((), limits=self.gateway.limits, grace=grace)  # type: ignore[arg-type]  # None waits for ever
+        self.server = uvicorn.Server(config_of(app, plan))
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve(sockets=[self._socket])), daemon=True
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,8 +40,12 @@ class ServerOptions:
     """File of callers' keys, made by `mop serve-key`; without one everybody may ask."""
     grace: int = 30
     """Seconds that answers under way have when the server is stopped."""
+    workers: int = 1
+    """Processes that serve; each holds the encoder, and the limits are shared out among them."""
     watch: float = 1.0
     """Seconds between looks for changed files, which are taken up while serving; 0 never looks."""
+    watch_remote: float = 30.0
+    """Seconds between looks for changed mixtures at URLs; 0 never looks."""
 
 
 @Parameter(name="*", group=_PROMPT)
@@ -67,6 +72,8 @@ class LimitOptions:
     """Most calls in flight to an upstream; the embedded model takes one."""
     queue: int = 256
     """Most requests that wait beside those; more get status 429."""
+    write_timeout: float = 30.0
+    """Seconds in which a caller must take what is sent; one who stops reading is let go."""
     timeout: float = 600.0
     """Seconds for one answer, waiting included."""
     idle_timeout: float = 120.0
@@ -91,13 +98,15 @@ def serve(
     """Serve mixtures to OpenAI clients: point their base URL here, and every chat goes to the expert that fits it.
 
     Args:
-        mixtures: Mixture files, or NAME=FILE; the name is the model that clients ask for [default: the file's stem].
+        mixtures: Mixture files or URLs (https, and what fsspec knows), or NAME=FILE; the name is the model that clients
+            ask for [default: the file's stem].
         quiet: Warnings and errors only.
     """
     require_parts()
     from mop.connect import is_local
     from mop.serve.limits import Limits
-    from mop.serve.process import Plan, bind, make_app, run
+    from mop.serve.process import Card, Plan, bind, make_app, run
+    from mop.serve.workers import check_workers, run_workers
     from mop.settings import make_settings
 
     output = Output(quiet=quiet)
@@ -118,33 +127,40 @@ def serve(
         learned_decoding=prompts.learned_decoding,
         warm=prompts.warm,
         watch_seconds=server.watch,
+        watch_remote_seconds=server.watch_remote,
+        workers=server.workers,
         grace=server.grace,
         limits=Limits(
             body_bytes=int(limits.max_request_mb * 1e6),
             seconds=limits.timeout,
+            write_seconds=limits.write_timeout,
             idle_seconds=limits.idle_timeout,
             retry_seconds=limits.retry,
             concurrency=limits.concurrency,
             queue=limits.queue,
         ),
     )
+    check_workers(plan.workers)
     _log_to_standard_error(quiet)
     with bind(plan.host, plan.port) as bound:
-        app = make_app(plan)
         address = f"[{plan.host}]" if ":" in plan.host else plan.host
         port = bound.getsockname()[1]
 
-        def announce() -> None:
-            for one in app.state.gateway.registry:
+        def announce(cards: Sequence[Card]) -> None:
+            for card in cards:
                 output.note(
-                    f"{one.name}: {plural(len(one.mixture), 'expert')}, answered by {one.style.model} at {one.upstream}"
+                    f"{card.name}: {plural(card.experts, 'expert')}, answered by {card.model} at {card.upstream}"
                 )
-            output.note(f"Serving on http://{address}:{port}/v1 (Ctrl-C ends it)")
+            several = f" with {plan.workers} workers" if plan.workers > 1 else ""
+            output.note(f"Serving on http://{address}:{port}/v1{several} (Ctrl-C ends it)")
 
         if plan.keys is None and plan.host not in _LOOPBACK:
             output.warn(f"Everybody who reaches {plan.host} may ask, at your cost; --keys lets in known callers only.")
         try:
-            run(plan, bound, app, announce)
+            if plan.workers > 1:
+                run_workers(plan, bound, announce, quiet=quiet)
+            else:
+                run(plan, bound, make_app(plan), announce)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Stopped.") from None
 

@@ -17,6 +17,8 @@ from mop.serve.problems import Problem
 _CALLERS = frozenset({400, 413, 422})
 #: Statuses that pass when a server is back or has loaded its model.
 _PASSING = frozenset({502, 503, 504, 529})
+#: Seconds after which callers may ask again, where the upstream says nothing of it.
+_LATER = 5
 _MOST_WORDS = 400
 _MOST_CODE = 64
 #: A shorter key is no secret but a placeholder, and removing it would spoil words.
@@ -76,15 +78,16 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, secret: str) -
     if 300 <= status < 400:
         return Problem(502, "upstream_malformed", f"The upstream redirects (status {status}) in place of an answer.")
     if status == 408:
-        return Problem(504, "upstream_timeout", f"The upstream says that it took too long: {said}.")
+        return Problem(504, "upstream_timeout", f"The upstream says that it took too long: {said}.", retry_after=_LATER)
     if status < 500:
         return Problem(502, "upstream_refused", f"The upstream refused the call (status {status}): {said}.")
     return Problem(
         502,
         "upstream_failed",
         f"The upstream failed (status {status}): {said}.",
-        retry_after=wait,
+        retry_after=wait or (_LATER if status in _PASSING else None),
         again=status in _PASSING,
+        wait=wait or 0.0,
     )
 
 

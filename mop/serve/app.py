@@ -163,7 +163,9 @@ async def _readyz(request: Request) -> Response:
     models = {
         one.name: {"version": one.version, "stale": gateway.registry.stale.get(one.name)} for one in gateway.registry
     }
-    document = {"status": "warming" if gateway.warming else "ready", "models": models}
+    document: dict[str, Any] = {"status": "warming" if gateway.warming else "ready", "models": models}
+    if gateway.fleet:
+        document["workers"] = dict(gateway.fleet)
     return JSONResponse(document, 503 if gateway.warming else 200)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mop.serve.admission import Admission
@@ -18,7 +18,7 @@ class Gateway:
     """Mixtures, limits, callers and counters.
 
     ``keys`` is None if everyone may ask. ``loopback`` tells whether only this machine can. ``warming`` names what must
-    be done before the server counts as ready.
+    be done before the server counts as ready. ``fleet`` counts the processes of the server, if there are several.
     """
 
     registry: Registry
@@ -29,6 +29,7 @@ class Gateway:
     admission: Admission
     loopback: bool = False
     warming: set[str] = field(default_factory=set)
+    fleet: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(

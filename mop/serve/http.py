@@ -129,8 +129,10 @@ class Exchange:
         else:
             if problem.status != 408:
                 await self._drain()
-            wait = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
-            await self.respond(problem.body, wait, problem.status)
+            headers = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
+            if not self._read:  # the next request cannot begin before the rest of this one has come, if ever it does
+                headers["connection"] = "close"
+            await self.respond(problem.body, headers, problem.status)
 
 
 Handler = Callable[[Exchange, bytes], Coroutine[Any, Any, None]]
@@ -176,7 +178,7 @@ class Endpoint:
             await exchange.fail(problem)
         except TimeoutError:
             message = f"The answer was not complete within {gateway.limits.seconds:g} s."
-            await exchange.fail(Problem(504, "upstream_timeout", message))
+            await exchange.fail(Problem(504, "upstream_timeout", message, retry_after=1))
         except asyncio.CancelledError:
             # The server has been stopped and the time for its last answers is over: what is left to say is said.
             with contextlib.suppress(TimeoutError):

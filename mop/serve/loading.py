@@ -5,20 +5,23 @@ Mixtures share what is the same: an encoder in memory, the connections to an ups
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mop.artifact import MAX_UNPACKED_BYTES, from_bytes
+from mop.artifact import from_bytes, read_file
 from mop.connect import is_local, require_endpoint
 from mop.embeddings.encoders import Encoder, Vectors
 from mop.encoding import ENDPOINT, resolve_recorded_encoder
-from mop.errors import ArtifactError, SettingsError
+from mop.errors import SettingsError
 from mop.lm.endpoint import choose_key
 from mop.mixture import Mixture
+from mop.remote import Remote, is_url, place_of
 from mop.serve.batching import EncodeBatcher
 from mop.serve.limits import Limits
 from mop.serve.prompting import CallerSystem, Style
@@ -31,14 +34,21 @@ _ENDPOINT_THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A mixture file and the name that it is served under."""
+    """A mixture file, here or at a URL, and the name that it is served under."""
 
     name: str
-    path: Path
+    path: Path | Remote
 
     @classmethod
     def of(cls, text: str) -> Source:
-        """Read ``FILE`` (its stem is the name) or ``NAME=FILE``. Raises SettingsError if there is no file."""
+        """Read ``FILE`` (its stem is the name) or ``NAME=FILE``, where FILE may be a URL.
+
+        Raises SettingsError if there is no file; URLs are asked later.
+        """
+        given, _, address = text.partition("=")
+        if is_url(text) or is_url(address):
+            name, place = ("", place_of(text)) if is_url(text) else (given, place_of(address))
+            return cls(name.strip() or place.stem, place)
         path, name = Path(text).expanduser(), ""
         if not path.is_file() and "=" in text:
             name, _, rest = text.partition("=")
@@ -51,7 +61,11 @@ class Source:
 
 
 class _OneAtATime:
-    """An encoder whose tokenizer isn't made for several threads."""
+    """An encoder in memory: its tokenizer isn't made for several threads, and its arithmetic has one only.
+
+    Several threads for one short text wait for each other more than they compute, above all beside the server's own
+    (benchmarks/LOG.md, "Server"). More workers are what uses more cores.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -60,6 +74,8 @@ class _OneAtATime:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         with self._lock:
+            if torch := sys.modules.get("torch"):  # loaded by the first encode, if this encoder needs it at all
+                torch.set_num_threads(1)
             return self._encoder.encode(texts)
 
 
@@ -73,6 +89,8 @@ class Loader:
         limits: Of the server.
         caller_system: What becomes of callers' system messages.
         learned_decoding: Whether what a caller leaves open is set as it was when the mixture was learned.
+        embedded: Gives the address of an embedded model, started if it doesn't run; by default it is a server of this
+            process.
     """
 
     def __init__(
@@ -83,26 +101,26 @@ class Loader:
         limits: Limits | None = None,
         caller_system: CallerSystem = "after",
         learned_decoding: bool = True,
+        embedded: Callable[[str], str] | None = None,
     ) -> None:
         self._base_url, self._model = base_url, model
         self._limits = limits or Limits()
         self._caller_system, self._learned_decoding = caller_system, learned_decoding
+        self._embedded_address = embedded or _own_server
         self._batchers: dict[str, EncodeBatcher] = {}
         self._upstreams: dict[str, Upstream] = {}
 
-    def load(self, source: Source) -> Served:
+    def load(self, source: Source, content: bytes | None = None) -> Served:
         """Read a mixture, load and check its encoder, and find its upstream.
+
+        ``content`` is that of the file, if it is at hand.
 
         Raises ArtifactError, EncoderMismatch, WeightsError, ModelError or SettingsError.
         """
-        try:
-            with source.path.open("rb") as file:
-                content = file.read(MAX_UNPACKED_BYTES + 1)
-        except OSError as error:
-            raise ArtifactError(f"The mixture {source.path} cannot be read: {error}.") from error
-        if len(content) > MAX_UNPACKED_BYTES:
-            raise ArtifactError(f"{source.path} is larger than {MAX_UNPACKED_BYTES} bytes; it isn't a mixture.")
-        mixture = from_bytes(content, str(source.path))
+        path = source.path
+        if content is None:
+            content = path.read() if isinstance(path, Remote) else read_file(path)
+        mixture = from_bytes(content, str(path))
         batcher = self._batcher(mixture.encoder_record.name)
         mixture.use_encoder(batcher.encoder)
         mixture.route_vectors(mixture.encoder_record.probes)  # builds the index now, not under the first request
@@ -144,13 +162,14 @@ class Loader:
 
     def _embedded(self, model: str) -> Upstream:
         if model not in self._upstreams:
-
-            def start() -> str:
-                from mop.lm.local import shared_server
-
-                return shared_server(model).base_url
-
+            start = functools.partial(self._embedded_address, model)
             start()  # a model that cannot be loaded is reported now
             # One call at a time: a slot has the cached prefixes to itself.
             self._upstreams[model] = Upstream(start=start, limits=self._limits, concurrency=1)
         return self._upstreams[model]
+
+
+def _own_server(model: str) -> str:
+    from mop.lm.local import shared_server
+
+    return shared_server(model).base_url

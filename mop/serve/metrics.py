@@ -1,30 +1,38 @@
 """Metrics: what the server counts, for Prometheus. No label holds anything that a caller chose.
 
 Tokens are what the upstream reports; of a stream it does so only if the caller asks (``stream_options.include_usage``).
+
+Of several processes, each keeps its counts in files of the folder ``PROMETHEUS_MULTIPROC_DIR`` (set before this module
+is imported), and whichever is asked adds them up; those of a process that has died still count.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from mop.serve.registry import Decision
 
 #: Of the Prometheus text format.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: The environment variable with the folder in which several processes keep their counts.
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 #: Squared distances of unit vectors lie between 0 and 4.
 _MARGINS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5, 2, 4)
 
 
 class Metrics:
-    """The counters of one server."""
+    """The counters of one server, in one process or several."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        self._folder = os.environ.get(FOLDER)
         self.requests = Counter(
             "mop_requests", "Requests by outcome.", ("endpoint", "mixture", "status", "code"), registry=registry
         )
@@ -63,9 +71,15 @@ class Metrics:
         self.reloads = Counter("mop_reloads", "Changed files, by outcome.", ("mixture", "outcome"), registry=registry)
         self.stale = Gauge(
             "mop_stale", "1 if the newest file of a mixture cannot be used and an older one answers.", ("mixture",),
-            registry=registry,
+            registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
-        self.held = Gauge("mop_requests_held", "Requests being answered or waiting.", registry=registry)
+        self.held = Gauge(
+            "mop_requests_held", "Requests being answered or waiting.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.workers = Gauge(
+            "mop_workers", "Processes of this server: wanted, running, and replaced because they had died.", ("state",),
+            registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
 
     def decided(self, mixture: str, decision: Decision) -> None:
         """Count a decision."""
@@ -88,5 +102,9 @@ class Metrics:
                 self.tokens.labels(mixture, kind).inc(count)
 
     def text(self) -> bytes:
-        """Return everything in the Prometheus text format."""
-        return generate_latest(self._registry)
+        """Return everything in the Prometheus text format, of all processes of the server."""
+        if self._folder is None:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, self._folder)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

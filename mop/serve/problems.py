@@ -30,6 +30,9 @@ status  code                        when
 
 The upstream's 400, 413 and 422 are about the caller's own parameters, and are passed on in its words, with its code;
 the metrics count them all as upstream_refused_parameters.
+
+Whatever may pass by itself (429, 503, 504, an upstream that is unreachable, failed or broke off) has Retry-After; an
+error event in the middle of a stream cannot have headers any more, and its code says the same.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ class Problem(MopError):
         param: The field of the request that is to blame.
         retry_after: Seconds after which asking again makes sense.
         again: Whether the server itself may ask the upstream once more.
+        wait: Seconds for which the upstream itself asked to be left alone, before that.
         label: The label of the metrics where the code is the upstream's own: there could be any number of those.
     """
 
@@ -65,6 +69,7 @@ class Problem(MopError):
         param: str | None = None,
         retry_after: float | None = None,
         again: bool = False,
+        wait: float = 0.0,
         label: str | None = None,
     ) -> None:
         super().__init__(message)
@@ -72,6 +77,7 @@ class Problem(MopError):
         self.status, self.code, self.param = status, code, param
         self.retry_after = None if retry_after is None else max(1, math.ceil(retry_after))
         self.again = again
+        self.wait = wait
 
     @property
     def document(self) -> dict[str, Any]:

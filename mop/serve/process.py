@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from mop.encoding import LOOPBACK
 from mop.errors import SettingsError
 from mop.serve.app import create_app
+from mop.serve.connection import bounded
 from mop.serve.keys import read_keys
 from mop.serve.limits import Limits
 from mop.serve.loading import Loader, Source
@@ -26,6 +27,8 @@ from mop.serve.watching import Watch
 #: Seconds for which an idle connection is kept: longer than clients keep theirs, so that they are the ones to close it.
 _KEEP_ALIVE = 75
 _BACKLOG = 2048
+#: Connections that one process of several takes at a time, so that the others get theirs.
+_SHARED_BACKLOG = 4
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,32 @@ class Plan:
     learned_decoding: bool = True
     warm: bool = True
     watch_seconds: float = 1.0
+    watch_remote_seconds: float = 30.0
     grace: int = 30
+    workers: int = 1
     limits: Limits = field(default_factory=Limits)
 
 
-def make_app(plan: Plan) -> Starlette:
-    """Return the application of a plan: mixtures loaded and checked. Raises what `Loader.load` raises."""
+@dataclass(frozen=True)
+class Card:
+    """What is said of a mixture when the server listens: its name, its size, its model and who answers."""
+
+    name: str
+    experts: int
+    model: str
+    upstream: str
+
+
+def cards(app: Starlette) -> list[Card]:
+    """Return a card for each mixture of an application."""
+    return [Card(one.name, len(one.mixture), one.style.model, str(one.upstream)) for one in app.state.gateway.registry]
+
+
+def make_app(plan: Plan, embedded: Callable[[str], str] | None = None) -> Starlette:
+    """Return the application of a plan: mixtures loaded and checked. Raises what `Loader.load` raises.
+
+    ``embedded`` gives the address of an embedded model, if another process runs it.
+    """
     sources = [Source.of(text) for text in plan.mixtures]
     keys = None if plan.keys is None else Path(plan.keys)
     ring = None if keys is None else read_keys(keys)
@@ -62,15 +85,23 @@ def make_app(plan: Plan) -> Starlette:
         limits=plan.limits,
         caller_system=plan.caller_system,
         learned_decoding=plan.learned_decoding,
+        embedded=embedded,
     )
-    watch = Watch(sources, loader, keys=keys, seconds=plan.watch_seconds, rewarm=plan.warm)
+    watch = Watch(
+        sources,
+        loader,
+        keys=keys,
+        seconds=plan.watch_seconds,
+        remote_seconds=plan.watch_remote_seconds,
+        rewarm=plan.warm,
+    )
     background: list[Any] = [warm_all] if plan.warm else []
     return create_app(
         [loader.load(source) for source in sources],
         limits=plan.limits,
         keys=ring,
         route_on=plan.route_on,
-        background=[*background, watch] if plan.watch_seconds > 0 else background,
+        background=[*background, watch],
         loopback=plan.host in LOOPBACK,
     )
 
@@ -92,40 +123,44 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def run(plan: Plan, bound: socket.socket, app: Starlette, announce: Callable[[], None]) -> None:
+def run(plan: Plan, bound: socket.socket, app: Starlette, announce: Callable[[Sequence[Card]], None]) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the answers under way. ``announce`` is called when it listens.
 
     A second Ctrl-C ends it at once. Raises KeyboardInterrupt after a Ctrl-C.
     """
     # uvicorn raises the signal again once it has ended; by then there is nothing left to terminate.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
-    _Server(_config(app, plan), announce).run(sockets=[bound])
+    _Server(config_of(app, plan), announce).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[Sequence[Card]], None]) -> None:
         super().__init__(config)
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for one in sockets or ():
+            # asyncio takes as many connections at once as may wait; they may be more than one process takes.
+            one.listen(_BACKLOG)
         if self.started:
-            self._announce()
+            self._announce(cards(self.config.app))  # type: ignore[arg-type]  # it was given as an object
 
 
-def _config(app: Starlette, plan: Plan) -> uvicorn.Config:
+def config_of(app: Starlette, plan: Plan) -> uvicorn.Config:
+    """Return uvicorn's settings for a plan."""
     return uvicorn.Config(
         app,
         host=plan.host,
         port=plan.port,
-        http="h11",
+        http=bounded(plan.limits.write_seconds, plan.limits.body_seconds),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=_BACKLOG,
+        backlog=_BACKLOG if plan.workers == 1 else _SHARED_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=plan.grace,
     )

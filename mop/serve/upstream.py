@@ -28,6 +28,8 @@ from mop.serve.streams import Events
 BROKEN_ATTEMPTS = 3
 #: First and longest pause between attempts, in seconds.
 PAUSE, LONGEST_PAUSE = 0.1, 2.0
+#: What callers are told to wait: for an upstream that was tried in vain for a while, and for a broken connection.
+_LATER, _AGAIN = 5, 1
 _CONNECT_SECONDS = 10.0
 _MOST_ANSWER = 64 * 1024 * 1024
 _log = logging.getLogger("mop.serve")
@@ -138,7 +140,7 @@ class Upstream:
             except Problem as problem:
                 on_trouble(problem)
                 broken += problem.label == "upstream_dropped"
-                wait = max(pause, problem.retry_after or 0.0)
+                wait = max(pause, problem.wait)
                 if not problem.again or broken >= BROKEN_ATTEMPTS or loop.time() + wait > give_up:
                     raise
             await asyncio.sleep(wait)
@@ -175,7 +177,10 @@ class Upstream:
         except MopError as error:
             _log.error("The embedded model cannot be started: %s", redact(str(error), self._key))
             raise Problem(
-                502, "upstream_unreachable", "The embedded model cannot be started; the server's log says why."
+                502,
+                "upstream_unreachable",
+                "The embedded model cannot be started; the server's log says why.",
+                retry_after=_LATER,
             ) from None
 
     async def _whole(self, response: httpx2.Response) -> bytes:
@@ -207,11 +212,21 @@ async def _translated(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 def _trouble(error: httpx2.HTTPError) -> Problem:
     """Return the problem of a connection; the error's own words may hold the address, which isn't the caller's."""
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
-        return Problem(502, "upstream_unreachable", "The upstream cannot be reached; try again later.", again=True)
+        return Problem(
+            502,
+            "upstream_unreachable",
+            "The upstream cannot be reached; try again later.",
+            retry_after=_LATER,
+            again=True,
+        )
     if isinstance(error, httpx2.TimeoutException):
-        return Problem(504, "upstream_timeout", "The upstream did not answer in time.")
+        return Problem(504, "upstream_timeout", "The upstream did not answer in time.", retry_after=_LATER)
     if isinstance(error, httpx2.DecodingError):
         return Problem(502, "upstream_malformed", "The upstream's answer is compressed in a damaged way.")
     return Problem(
-        502, "upstream_dropped", "The upstream closed the connection before its answer was whole.", again=True
+        502,
+        "upstream_dropped",
+        "The upstream closed the connection before its answer was whole.",
+        retry_after=_AGAIN,
+        again=True,
     )

@@ -1,8 +1,10 @@
 """Watching: takes up changed mixture files and keys while the server runs. A file that cannot be used changes nothing.
 
 Files are looked at, not subscribed to: that works on every file system. A change is taken up once the file has stayed
-as it is from one look to the next, so that a copy in the making isn't read. Requests under way end with what they began
-with.
+as it is from one look to the next, so that a copy in the making isn't read; what a URL gives is whole and needs no
+second look. Requests under way end with what they began with.
+
+Each file has a watch of its own: neither a slow URL nor the warming of a new mixture may delay the end of a key.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mop.errors import MopError, SettingsError
+from mop.remote import Remote
 from mop.serve.gateway import Gateway
 from mop.serve.keys import read_keys
 from mop.serve.loading import Loader, Source
@@ -45,10 +48,11 @@ class Watch:
     """Watches the files of a server; make it before they are read.
 
     Args:
-        sources: Mixture files.
+        sources: Mixture files and URLs.
         loader: Reads one that has changed.
         keys: The file of keys, if there is one.
-        seconds: Between two looks.
+        seconds: Between two looks at a file; 0 never looks.
+        remote_seconds: Between two looks at a URL; 0 never looks.
         rewarm: Whether to warm the prefixes of a new mixture if the embedded model answers for it.
     """
 
@@ -59,25 +63,60 @@ class Watch:
         *,
         keys: Path | None = None,
         seconds: float = 1.0,
+        remote_seconds: float = 30.0,
         rewarm: bool = False,
     ) -> None:
-        self._loader, self._seconds, self._rewarm = loader, seconds, rewarm
-        self._mixtures = [(source, _File(source.path)) for source in sources]
+        self._loader, self._seconds, self._remote_seconds = loader, seconds, remote_seconds
+        self._rewarm = rewarm
+        self._files = [(source, _File(source.path)) for source in sources if isinstance(source.path, Path)]
+        self._remotes = [(source, source.path) for source in sources if isinstance(source.path, Remote)]
         self._keys = None if keys is None else _File(keys)
 
     async def __call__(self, gateway: Gateway) -> None:
         """Look again and again, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self._seconds > 0:
+                for source, file in self._files:
+                    group.create_task(self._watch_file(gateway, source, file))
+                if self._keys is not None:
+                    group.create_task(self._watch_keys(gateway, self._keys))
+            if self._remote_seconds > 0:
+                for source, remote in self._remotes:
+                    group.create_task(self._watch_remote(gateway, source, remote))
+
+    async def _watch_file(self, gateway: Gateway, source: Source, file: _File) -> None:
         while True:
             await asyncio.sleep(self._seconds)
-            for source, file in self._mixtures:
-                if file.changed():
-                    await self._take_up(gateway, source)
-            if self._keys is not None and self._keys.changed():
-                _take_up_keys(gateway, self._keys.path)
+            if file.changed():
+                await self._take_up(gateway, source)
 
-    async def _take_up(self, gateway: Gateway, source: Source) -> None:
+    async def _watch_keys(self, gateway: Gateway, file: _File) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            if file.changed():
+                _take_up_keys(gateway, file.path)
+
+    async def _watch_remote(self, gateway: Gateway, source: Source, remote: Remote) -> None:
+        reached = usable = True
+        while True:
+            await asyncio.sleep(self._remote_seconds)
+            try:
+                content = await asyncio.to_thread(remote.news)
+            except MopError as error:
+                if reached:  # said once, not at each look
+                    self._refuse(gateway, source, error)
+                reached = False
+                continue
+            if content is not None:
+                usable = await self._take_up(gateway, source, content)
+            elif usable and not reached:  # what answers is the newest after all
+                _fresh(gateway, source)
+            reached = True
+
+    async def _take_up(self, gateway: Gateway, source: Source, content: bytes | None = None) -> bool:
+        """Answer with what has changed; return whether it could be used."""
         try:
-            served = await asyncio.to_thread(self._loader.load, source)
+            served = await asyncio.to_thread(self._loader.load, source, content)
         except MopError as error:
             self._refuse(gateway, source, error)
         except Exception as error:  # noqa: BLE001
@@ -87,16 +126,23 @@ class Watch:
         else:
             gateway.registry.replace(served)
             gateway.metrics.reloads.labels(source.name, "taken_up").inc()
-            gateway.metrics.stale.labels(source.name).set(0)
+            _fresh(gateway, source)
             _log.info("%s has changed: version %s answers now.", source.path, served.version)
             if self._rewarm and served.upstream.local:
                 await warm(served)
+            return True
+        return False
 
     def _refuse(self, gateway: Gateway, source: Source, error: Exception) -> None:
         gateway.registry.stale[source.name] = type(error).__name__
         gateway.metrics.reloads.labels(source.name, "refused").inc()
         gateway.metrics.stale.labels(source.name).set(1)
-        _log.error("%s has changed and cannot be used; the version before goes on answering: %s", source.path, error)
+        _log.error("%s cannot be used as it is now; the version before goes on answering: %s", source.path, error)
+
+
+def _fresh(gateway: Gateway, source: Source) -> None:
+    gateway.registry.stale.pop(source.name, None)
+    gateway.metrics.stale.labels(source.name).set(0)
 
 
 def _take_up_keys(gateway: Gateway, path: Path) -> None:
