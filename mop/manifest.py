@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mop.decoding import Decoding
@@ -21,9 +22,10 @@ from mop.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
+    from mop.embeddings.region_map import RegionMap
 
-#: 2: mixtures that retrieve demos.
-SCHEMA_VERSION = 2
+#: 2: mixtures that retrieve demos. 3: a map of the regions.
+SCHEMA_VERSION = 3
 
 
 class _Strict(BaseModel):
@@ -66,6 +68,11 @@ class _Retrieval(_Strict):
     demos: list[tuple[str, str]] = Field(min_length=1)
 
 
+class _Map(_Strict):
+    temperature: float = Field(ge=1e-12)
+    regions: list[int]
+
+
 class Manifest(_Strict):
     """Everything of a mixture but its vectors."""
 
@@ -78,6 +85,7 @@ class Manifest(_Strict):
     generalist: _Prompt
     experts: list[_Expert] = Field(min_length=1)
     retrieval: _Retrieval | None = None
+    region_map: _Map | None = None
     report: dict[str, Any]
     provenance: dict[str, Any]
 
@@ -133,6 +141,22 @@ def _retrieval_in(record: _Retrieval | None, arrays: Mapping[str, Vectors]) -> R
     return None if record is None else Retrieval(_demos_in(record.demos), arrays["retrieved"], record.count)
 
 
+def _map_out(region_map: RegionMap | None) -> _Map | None:
+    if region_map is None:
+        return None
+    return _Map(temperature=region_map.temperature, regions=region_map.regions.tolist())
+
+
+def _map_in(record: _Map | None, arrays: Mapping[str, Vectors]) -> RegionMap | None:
+    if record is None:
+        return None
+    from mop.embeddings.region_map import RegionMap
+
+    sample = arrays.get("map_sample", np.zeros((0, 2), np.float32))
+    regions = np.asarray(record.regions, np.intp)
+    return RegionMap(arrays["map_places"], arrays["map_spread"], record.temperature, sample, regions)
+
+
 def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
     """Return the text for ``mixture``; raises ArtifactError if it holds what JSON cannot."""
     try:
@@ -150,6 +174,7 @@ def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
             generalist=_prompt_out(mixture.generalist),
             experts=[_expert_out(expert) for expert in mixture.experts],
             retrieval=_retrieval_out(mixture.retrieval),
+            region_map=_map_out(mixture.region_map),
             report=dict(mixture.report),
             provenance=dict(mixture.provenance),
         )
@@ -181,7 +206,7 @@ def read_manifest(content: bytes, name: str) -> Manifest:
 
 
 def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
-    """Return the mixture with these ``centroids``, ``probes`` and, where it has them, ``projection``, ``retrieved``."""
+    """Return the mixture with these arrays, named as in `mop.artifact`."""
     decoding = manifest.decoding
     return Mixture(
         experts=tuple(_expert_in(expert) for expert in manifest.experts),
@@ -189,6 +214,7 @@ def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
         centroids=arrays["centroids"],
         projection=arrays.get("projection"),
         retrieval=_retrieval_in(manifest.retrieval, arrays),
+        region_map=_map_in(manifest.region_map, arrays),
         encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
         model=manifest.model,
         decoding=Decoding(decoding.max_tokens, tuple(decoding.stop), decoding.temperature),

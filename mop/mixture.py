@@ -22,6 +22,7 @@ from mop.retrieval import Retrieval
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
     from mop.embeddings.index import RoutingIndex
+    from mop.embeddings.region_map import RegionMap
     from mop.lm.client import ModelClient
     from mop.lm.request import Usage
 
@@ -102,7 +103,8 @@ class Mixture:
 
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
     ``projection`` (see `mop.embeddings.projection`) where one was learned. ``retrieval`` says which demos a query
-    gets after those of its expert, if any. ``report`` holds what the search saw; ``provenance`` where the mixture comes
+    gets after those of its expert, if any. ``region_map`` is a flat picture of the regions, for people; None where there
+    is one expert, and in older files. ``report`` holds what the search saw; ``provenance`` where the mixture comes
     from (data hash, seed, versions, calls).
     """
 
@@ -115,6 +117,7 @@ class Mixture:
     metric: str
     projection: Vectors | None = None
     retrieval: Retrieval | None = None
+    region_map: RegionMap | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

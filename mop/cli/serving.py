@@ -15,7 +15,7 @@ from mop.cli.output import Output
 from mop.cli.words import clean, plural
 from mop.errors import SettingsError
 
-_PARTS = ("starlette", "uvicorn", "prometheus_client")
+_PARTS = ("starlette", "uvicorn", "prometheus_client", "jinja2")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SERVER = Group("Server", sort_key=1)
 _PROMPT = Group("Prompts", sort_key=2)
@@ -41,6 +41,8 @@ class ServerOptions:
     """Seconds that answers under way have when the server is stopped."""
     watch: float = 1.0
     """Seconds between looks for changed files, which are taken up while serving; 0 never looks."""
+    page: bool = True
+    """Show a page for people at /: the map of the regions, prompts, a box to try a query, traffic."""
 
 
 @Parameter(name="*", group=_PROMPT)
@@ -118,6 +120,7 @@ def serve(
         learned_decoding=prompts.learned_decoding,
         warm=prompts.warm,
         watch_seconds=server.watch,
+        page=server.page,
         grace=server.grace,
         limits=Limits(
             body_bytes=int(limits.max_request_mb * 1e6),
@@ -139,6 +142,8 @@ def serve(
                 output.note(
                     f"{one.name}: {plural(len(one.mixture), 'expert')}, answered by {one.style.model} at {one.upstream}"
                 )
+            if plan.page:
+                output.note(f"A page for people is at http://{address}:{port}/")
             output.note(f"Serving on http://{address}:{port}/v1 (Ctrl-C ends it)")
 
         if plan.keys is None and plan.host not in _LOOPBACK:

@@ -11,6 +11,7 @@ from mop.serve.limits import Limits
 from mop.serve.metrics import Metrics
 from mop.serve.parsing import RouteOn
 from mop.serve.registry import Registry, Served
+from mop.serve.traffic import DriftOf, Traffic
 
 
 @dataclass(eq=False)
@@ -18,7 +19,7 @@ class Gateway:
     """Mixtures, limits, callers and counters.
 
     ``keys`` is None if everyone may ask. ``loopback`` tells whether only this machine can. ``warming`` names what must
-    be done before the server counts as ready.
+    be done before the server counts as ready. ``drift`` says how far regions have drifted, if anything measures it.
     """
 
     registry: Registry
@@ -29,6 +30,8 @@ class Gateway:
     admission: Admission
     loopback: bool = False
     warming: set[str] = field(default_factory=set)
+    traffic: Traffic = field(default_factory=Traffic)
+    drift: DriftOf | None = None
 
     @classmethod
     def of(

@@ -47,6 +47,7 @@ class Plan:
     learned_decoding: bool = True
     warm: bool = True
     watch_seconds: float = 1.0
+    page: bool = True
     grace: int = 30
     limits: Limits = field(default_factory=Limits)
 
@@ -72,6 +73,7 @@ def make_app(plan: Plan) -> Starlette:
         route_on=plan.route_on,
         background=[*background, watch] if plan.watch_seconds > 0 else background,
         loopback=plan.host in LOOPBACK,
+        page=plan.page,
     )
 
 
