@@ -24,6 +24,8 @@ COLOURS, SHAPES = 8, 7
 #: Size of a label's letters, and how wide one is on average.
 _LETTER, _LINE = 7.2, 14.0
 _MOST_LETTERS = 22
+#: Beyond this many marks there is no room for words.
+_MOST_LABELS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +111,18 @@ def _apart(centres: NDArray[np.float64], kinds: int) -> list[int]:
     """Return a kind for each mark such that marks of one kind are far from each other."""
     chosen: list[int] = []
     for place, centre in enumerate(centres):
-        nearest = [math.inf] * kinds
-        for other in range(place):
-            kind = chosen[other]
-            nearest[kind] = min(nearest[kind], float(np.hypot(*(centre - centres[other]))))
-        farthest = max(nearest)
+        nearest = np.full(kinds, math.inf)
+        np.minimum.at(nearest, chosen, np.linalg.norm(centres[:place] - centre, axis=1))
         # Among kinds that are free, the next in turn: the same number of each.
-        ways = [kind for kind in range(kinds) if nearest[kind] == farthest]
+        ways = np.flatnonzero(nearest == nearest.max()).tolist()
         chosen.append(min(ways, key=lambda kind: (kind - place) % kinds))
     return chosen
 
 
 def _labels(centres: NDArray[np.float64], words: Sequence[str], radius: float) -> list[Label | None]:
     """Return the labels that fit without covering a mark or another label."""
+    if len(centres) > _MOST_LABELS:
+        return [None] * len(centres)
     taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in centres]
     labels: list[Label | None] = []
     for (x, y), text in zip(centres, words, strict=True):
