@@ -104,8 +104,8 @@ class Mixture:
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
     ``projection`` (see `mop.embeddings.projection`) where one was learned. ``retrieval`` says which demos a query
     gets after those of its expert, if any. ``region_map`` is a flat picture of the regions, for people; None where
-    there is one expert, and in older files. ``report`` holds what the search saw; ``provenance`` where the mixture comes
-    from (data hash, seed, versions, calls).
+    there is one expert, and in older files. ``report`` holds what the search saw; ``provenance`` where the mixture
+    comes from (data hash, seed, versions, calls).
     """
 
     experts: tuple[Expert, ...]

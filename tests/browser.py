@@ -70,6 +70,10 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 
+    def click(self, css: str) -> None:
+        """Click where the element is, whatever part of it is on top there."""
+        webdriver.ActionChains(self.driver).move_to_element(self.find(css)).click().perform()
+
     def type(self, *keys: str) -> None:
         """Press keys, wherever the focus is."""
         webdriver.ActionChains(self.driver).send_keys(*keys).perform()

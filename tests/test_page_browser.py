@@ -204,7 +204,7 @@ def test_everything_can_be_done_by_keyboard(page: Browser) -> None:
 
 
 def test_a_region_of_the_map_leads_to_its_expert(page: Browser) -> None:
-    page.find("#mark-5 circle").click()
+    page.click("#mark-5 .number")
     panel = page.find('.expert[data-expert="5"]')
     eventually(lambda: panel.get_property("open"))
     assert page.focused.tag_name == "summary"
