@@ -1,7 +1,7 @@
 """A flat picture of regions: where each centroid lies in the plane, and where any text does. Knows no prompts.
 
 Sentence vectors spread over dozens of directions, so a linear view shows regions on top of each other: it leaves 31 to
-50 % of unseen texts nearest to their own region, this map 84 % (benchmarks/LOG.md, "A picture of the regions"). Here the
+50 % of unseen texts nearest to their own region, this map 84 % (benchmarks/LOG.md, "A picture of the regions"). The
 centroids are laid out by their distances (SMACOF, started at their principal components, so without chance), and a text
 lies between the centroids that it is near to, weighted as they compete for it; what is left over, in its two main
 directions, moves it a little. So a text whose route is clear lies at its region, and one with a small margin lies
