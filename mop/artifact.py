@@ -55,11 +55,15 @@ def to_bytes(mixture: Mixture) -> bytes:
         arrays["projection"] = mixture.projection
     if mixture.retrieval is not None:
         arrays["retrieved"] = mixture.retrieval.vectors
+    if (drawn := mixture.region_map) is not None:
+        arrays |= {"map_places": drawn.places, "map_spread": drawn.spread}
+        arrays |= {"map_sample": drawn.sample} if len(drawn.sample) else {}
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
     retrieved = 0 if mixture.retrieval is None else len(mixture.retrieval.demos)
     if retrieved > MANY_DEMOS:
         arrays["retrieved"] = arrays["retrieved"].astype(np.float16)
-    _check_arrays(arrays, len(mixture.experts), retrieved, "The mixture cannot be saved")
+    mapped = None if mixture.region_map is None else mixture.region_map.regions.tolist()
+    _check_arrays(arrays, len(mixture.experts), retrieved, mapped, "The mixture cannot be saved")
     vectors = save_tensors(arrays)
     text = manifest_text(mixture, hashlib.sha256(vectors).hexdigest())
     if len(text) > MAX_MANIFEST_BYTES or len(text) + len(vectors) > MAX_UNPACKED_BYTES:
@@ -140,7 +144,8 @@ def from_bytes(content: bytes, name: str = "the mixture") -> Mixture:
     if hashlib.sha256(vector_bytes).hexdigest() != manifest.vectors_sha256:
         raise ArtifactError(f"{name}: the vectors don't belong to this mixture (hash differs). Copy the file again.")
     retrieved = 0 if manifest.retrieval is None else len(manifest.retrieval.demos)
-    return mixture_of(manifest, _arrays(vector_bytes, len(manifest.experts), retrieved, name))
+    mapped = None if manifest.region_map is None else manifest.region_map.regions
+    return mixture_of(manifest, _arrays(vector_bytes, len(manifest.experts), retrieved, mapped, name))
 
 
 def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
@@ -194,7 +199,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return file.read(member.file_size + 1)
 
 
-def _arrays(content: bytes, experts: int, retrieved: int, name: str) -> dict[str, Vectors]:
+def _arrays(content: bytes, experts: int, retrieved: int, mapped: list[int] | None, name: str) -> dict[str, Vectors]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as load_tensors
 
@@ -202,12 +207,17 @@ def _arrays(content: bytes, experts: int, retrieved: int, name: str) -> dict[str
         arrays = load_tensors(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{name}: {VECTORS} is damaged ({error}).") from error
-    _check_arrays(arrays, experts, retrieved, name)
+    _check_arrays(arrays, experts, retrieved, mapped, name)
     return {key: np.asarray(array, np.float32) for key, array in arrays.items()}
 
 
-def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retrieved: int, name: str) -> None:
+def _check_arrays(
+    arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retrieved: int, mapped: list[int] | None, name: str
+) -> None:
+    """Raise ArtifactError unless the arrays fit; ``mapped`` are the regions of the map's sample, if there is a map."""
     expected = {"centroids", "probes", *(["retrieved"] if retrieved else [])}
+    if mapped is not None:
+        expected |= {"map_places", "map_spread", *(["map_sample"] if mapped else [])}
     if not expected <= set(arrays) <= {*expected, "projection"}:
         found = ", ".join(sorted(arrays))[:_MOST_WORDS]  # there may be any number of them
         raise ArtifactError(f"{name}: {VECTORS} holds {found or 'nothing'}; expected {', '.join(sorted(expected))}.")
@@ -215,11 +225,13 @@ def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retr
     matrices = all(array.ndim == 2 and array.size for array in arrays.values())
     matrices = matrices and all(array.dtype == np.float32 for array in precise.values())
     matrices = matrices and arrays.get("retrieved", arrays["centroids"]).dtype in (np.float16, np.float32)
-    if not matrices or not _fit(arrays, experts, retrieved):
+    if not matrices or not _fit(arrays, experts, retrieved) or not _map_fits(arrays, experts, mapped):
         shapes = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
         raise ArtifactError(f"{name}: the vectors' shapes {shapes} don't fit its {experts} experts.")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ArtifactError(f"{name}: the vectors hold values that aren't finite numbers.")
+    if mapped and not 0 <= min(mapped) <= max(mapped) < experts:
+        raise ArtifactError(f"{name}: its map names regions that it doesn't have; there are {experts}.")
 
 
 def _fit(arrays: Mapping[str, Vectors], experts: int, retrieved: int) -> bool:
@@ -231,4 +243,12 @@ def _fit(arrays: Mapping[str, Vectors], experts: int, retrieved: int) -> bool:
         and (not retrieved or arrays["retrieved"].shape == (retrieved, routed))
         and len(probes) == len(PROBES)
         and (projection is None or len(projection) == dimension + 1)
+    )
+
+
+def _map_fits(arrays: Mapping[str, Vectors], experts: int, mapped: list[int] | None) -> bool:
+    return mapped is None or (
+        arrays["map_places"].shape == (experts, 2)
+        and arrays["map_spread"].shape == (arrays["centroids"].shape[1], 2)
+        and (not mapped or arrays["map_sample"].shape == (len(mapped), 2))
     )

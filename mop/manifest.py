@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mop.decoding import Decoding
@@ -22,8 +23,9 @@ from mop.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
+    from mop.embeddings.region_map import RegionMap
 
-#: 2: mixtures that retrieve demos. 3: limits of routing.
+#: 2: mixtures that retrieve demos. 3: limits of routing, a map of the regions.
 SCHEMA_VERSION = 3
 
 
@@ -75,6 +77,9 @@ class _Limits(_Strict):
     margin: float | None = Field(ge=0)
     width: float | None = Field(gt=0)
     measured: dict[str, Any]
+class _Map(_Strict):
+    temperature: float = Field(ge=1e-12)
+    regions: list[int]
 
 
 class Manifest(_Strict):
@@ -90,6 +95,7 @@ class Manifest(_Strict):
     experts: list[_Expert] = Field(min_length=1)
     retrieval: _Retrieval | None = None
     limits: _Limits | None = None
+    region_map: _Map | None = None
     report: dict[str, Any]
     provenance: dict[str, Any]
 
@@ -173,6 +179,20 @@ def _limits_in(record: _Limits | None) -> Limits | None:
         return None
     fields = record.model_dump(exclude={"thresholds"})
     return Limits(tuple(math.inf if value is None else value for value in record.thresholds), **fields)
+def _map_out(region_map: RegionMap | None) -> _Map | None:
+    if region_map is None:
+        return None
+    return _Map(temperature=region_map.temperature, regions=region_map.regions.tolist())
+
+
+def _map_in(record: _Map | None, arrays: Mapping[str, Vectors]) -> RegionMap | None:
+    if record is None:
+        return None
+    from mop.embeddings.region_map import RegionMap
+
+    sample = arrays.get("map_sample", np.zeros((0, 2), np.float32))
+    regions = np.asarray(record.regions, np.intp)
+    return RegionMap(arrays["map_places"], arrays["map_spread"], record.temperature, sample, regions)
 
 
 def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
@@ -193,6 +213,7 @@ def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
             experts=[_expert_out(expert) for expert in mixture.experts],
             retrieval=_retrieval_out(mixture.retrieval),
             limits=_limits_out(mixture.limits),
+            region_map=_map_out(mixture.region_map),
             report=dict(mixture.report),
             provenance=dict(mixture.provenance),
         )
@@ -224,7 +245,7 @@ def read_manifest(content: bytes, name: str) -> Manifest:
 
 
 def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
-    """Return the mixture with these ``centroids``, ``probes`` and, where it has them, ``projection``, ``retrieved``."""
+    """Return the mixture with these arrays, named as in `mop.artifact`."""
     decoding = manifest.decoding
     return Mixture(
         experts=tuple(_expert_in(expert) for expert in manifest.experts),
@@ -233,6 +254,7 @@ def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
         projection=arrays.get("projection"),
         retrieval=_retrieval_in(manifest.retrieval, arrays),
         limits=_limits_in(manifest.limits),
+        region_map=_map_in(manifest.region_map, arrays),
         encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
         model=manifest.model,
         decoding=Decoding(decoding.max_tokens, tuple(decoding.stop), decoding.temperature),

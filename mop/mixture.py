@@ -23,6 +23,7 @@ from mop.retrieval import Retrieval
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
     from mop.embeddings.index import Nearest, RoutingIndex
+    from mop.embeddings.region_map import RegionMap
     from mop.lm.client import ModelClient
     from mop.lm.request import Usage
 
@@ -105,8 +106,9 @@ class Mixture:
 
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
     ``projection`` (see `mop.embeddings.projection`) where one was learned. ``retrieval`` says which demos a query
-    gets after those of its expert, if any; ``limits`` where routing departs from the nearest centroid. ``report`` holds
-    what the search saw; ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
+    gets after those of its expert, if any; ``limits`` where routing departs from the nearest centroid. ``region_map`` is
+    a flat picture of the regions, for people; None where there is one expert, and in older files. ``report`` holds what
+    the search saw; ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
     """
 
     experts: tuple[Expert, ...]
@@ -119,6 +121,7 @@ class Mixture:
     projection: Vectors | None = None
     retrieval: Retrieval | None = None
     limits: Limits | None = None
+    region_map: RegionMap | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

@@ -115,6 +115,8 @@ async def aoptimize(
     from mop.embeddings.encoders import CachedEncoder
     from mop.judge import Judge
     from mop.models import Models
+    from mop.embeddings.projection import project
+    from mop.embeddings.region_map import draw_map
     from mop.search.learning import Session, Silence
     from mop.search.methods import get_method
     from mop.search.problem import Problem
@@ -177,6 +179,10 @@ async def aoptimize(
         await models.aclose()
         if book is not ledger:
             book.close()
+    region_map = None
+    if len(learned.experts) > 1:
+        routed = project(train_vectors, learned.projection)
+        region_map = await asyncio.to_thread(draw_map, learned.centroids, routed, seed=settings.seed)
     mixture = Mixture(
         experts=tuple(learned.experts),
         generalist=learned.generalist,
@@ -184,6 +190,7 @@ async def aoptimize(
         projection=learned.projection,
         retrieval=learned.retrieval,
         limits=learned.limits,
+        region_map=region_map,
         encoder_record=record,
         model=settings.model,
         decoding=decoding,

@@ -16,7 +16,7 @@ from mop.cli.output import Output
 from mop.cli.words import clean, plural
 from mop.errors import SettingsError
 
-_PARTS = ("starlette", "uvicorn", "prometheus_client")
+_PARTS = ("starlette", "uvicorn", "prometheus_client", "jinja2")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SERVER = Group("Server", sort_key=1)
 _PROMPT = Group("Prompts", sort_key=2)
@@ -46,6 +46,8 @@ class ServerOptions:
     """Seconds between looks for changed files, which are taken up while serving; 0 never looks."""
     watch_remote: float = 30.0
     """Seconds between looks for changed mixtures at URLs; 0 never looks."""
+    page: bool = True
+    """Show a page for people at /: the map of the regions, prompts, a box to try a query, traffic."""
 
 
 @Parameter(name="*", group=_PROMPT)
@@ -129,6 +131,7 @@ def serve(
         watch_seconds=server.watch,
         watch_remote_seconds=server.watch_remote,
         workers=server.workers,
+        page=server.page,
         grace=server.grace,
         limits=Limits(
             body_bytes=int(limits.max_request_mb * 1e6),
@@ -151,6 +154,8 @@ def serve(
                 output.note(
                     f"{card.name}: {plural(card.experts, 'expert')}, answered by {card.model} at {card.upstream}"
                 )
+            if plan.page:
+                output.note(f"A page for people is at http://{address}:{port}/")
             several = f" with {plan.workers} workers" if plan.workers > 1 else ""
             output.note(f"Serving on http://{address}:{port}/v1{several} (Ctrl-C ends it)")
 

@@ -7,9 +7,11 @@ POST    /v1/route              the decision only: ``{"model", "input": text or t
 GET     /v1/models, …/{name}   the mixtures
 GET     /healthz, /readyz      alive; ready (503 while experts' prefixes are warmed), with what is stale
 GET     /metrics               for Prometheus
+GET     /                      a page for people (`mop.serve.page`), if it is wanted
 ======  =====================  ================================================================================
 
-What can go wrong is listed in `mop.serve.problems`. /v1 asks for a key if there are keys; the others never do.
+What can go wrong is listed in `mop.serve.problems`. /v1 and the page ask for a key if there are keys; the others never
+do.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from mop.serve.completing import Completing
 from mop.serve.gateway import Gateway
@@ -51,6 +53,7 @@ def create_app(
     metrics: Metrics | None = None,
     background: Sequence[Background] = (),
     loopback: bool = False,
+    page: bool = True,
 ) -> Starlette:
     """Return the application that answers for these mixtures; its ``state.gateway`` holds what it works with.
 
@@ -62,6 +65,7 @@ def create_app(
         metrics: Counters; new ones by default.
         background: Run beside the server, each with its gateway.
         loopback: Whether the server listens on the loopback only; without keys it then answers to no other name.
+        page: Whether there is a page at ``/``.
 
     Raises:
         SettingsError: Two mixtures share a name, or there is none.
@@ -76,7 +80,7 @@ def create_app(
     )
     completing = Completing(gateway)
     post = ["POST"]
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/v1/chat/completions", Endpoint(gateway, "chat", completing.chat), methods=post),
         Route("/v1/completions", Endpoint(gateway, "completions", completing.completion), methods=post),
         Route("/v1/route", Endpoint(gateway, "route", _routing(gateway)), methods=post),
@@ -86,6 +90,10 @@ def create_app(
         Route("/readyz", _readyz),
         Route("/metrics", _metrics),
     ]
+    if page:
+        from mop.serve.page.routes import page_routes
+
+        routes += page_routes(gateway)
     app = Starlette(
         routes=routes,
         lifespan=_lifespan(gateway, background),

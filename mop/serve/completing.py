@@ -47,6 +47,7 @@ class Completing:
             decisions = await served.decide(queries)
         for decision in decisions:
             self._gateway.metrics.decided(served.name, decision)
+            self._gateway.traffic.decided(served, decision)
         return decisions
 
     async def _pass_on(

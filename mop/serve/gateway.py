@@ -11,6 +11,7 @@ from mop.serve.limits import Limits
 from mop.serve.metrics import Metrics
 from mop.serve.parsing import RouteOn
 from mop.serve.registry import Registry, Served
+from mop.serve.traffic import DriftOf, Traffic
 
 
 @dataclass(eq=False)
@@ -19,6 +20,7 @@ class Gateway:
 
     ``keys`` is None if everyone may ask. ``loopback`` tells whether only this machine can. ``warming`` names what must
     be done before the server counts as ready. ``fleet`` counts the processes of the server, if there are several.
+    ``drift`` says how far regions have drifted, if anything measures it.
     """
 
     registry: Registry
@@ -30,6 +32,8 @@ class Gateway:
     loopback: bool = False
     warming: set[str] = field(default_factory=set)
     fleet: Mapping[str, int] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
+    drift: DriftOf | None = None
 
     @classmethod
     def of(

@@ -51,6 +51,7 @@ class Plan:
     warm: bool = True
     watch_seconds: float = 1.0
     watch_remote_seconds: float = 30.0
+    page: bool = True
     grace: int = 30
     workers: int = 1
     limits: Limits = field(default_factory=Limits)
@@ -103,6 +104,7 @@ def make_app(plan: Plan, embedded: Callable[[str], str] | None = None) -> Starle
         route_on=plan.route_on,
         background=[*background, watch],
         loopback=plan.host in LOOPBACK,
+        page=plan.page,
     )
 
 

@@ -1,0 +1,108 @@
+"""A real browser for tests of the page: Chromium without a window, driven through WebDriver."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+#: What Debian and others call it.
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server")
+
+
+class Browser:
+    """One window; everything that its pages ask for and say is kept."""
+
+    def __init__(self, chromium: str, driver: str) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = chromium
+        for option in _OPTIONS:
+            options.add_argument(option)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+    def look(self, width: int = 1280, height: int = 900, scheme: str = "light", media: str = "") -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+    def open(self, url: str) -> None:
+        self.driver.get("about:blank")
+        self.forget()
+        self.driver.get(url)
+
+    def forget(self) -> None:
+        """Drop what was said and asked for so far."""
+        self.driver.get_log("browser")
+        self.driver.get_log("performance")
+
+    @property
+    def complaints(self) -> list[str]:
+        """What the console says since the last look."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    @property
+    def asked_for(self) -> list[str]:
+        """The addresses of all requests since the last look."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+
+    def find(self, css: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, css)
+
+    def text(self, css: str) -> str:
+        """Return an element's text, whether it is in view or not."""
+        return str(self.find(css).get_property("textContent"))
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def click(self, css: str) -> None:
+        """Click where the element is, whatever part of it is on top there."""
+        webdriver.ActionChains(self.driver).move_to_element(self.find(css)).click().perform()
+
+    def type(self, *keys: str) -> None:
+        """Press keys, wherever the focus is."""
+        webdriver.ActionChains(self.driver).send_keys(*keys).perform()
+
+    def press_with_control(self, key: str) -> None:
+        webdriver.ActionChains(self.driver).key_down(Keys.CONTROL).send_keys(key).key_up(Keys.CONTROL).perform()
+
+    @property
+    def focused(self) -> WebElement:
+        return self.driver.switch_to.active_element
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Return what the condition gives once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "It did not come about in time."
+        time.sleep(0.03)
+    return found
+
+
+def browsers() -> Iterator[Browser]:
+    """Yield a browser for the whole session; skip where there is none."""
+    chromium = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("There is no Chromium with its driver (Debian: apt-get install chromium chromium-driver).")
+    browser = Browser(chromium, driver)
+    try:
+        yield browser
+    finally:
+        browser.driver.quit()
