@@ -20,9 +20,14 @@ from mop.seeds import stream
 
 @dataclass(frozen=True)
 class Regions:
-    """Centroids of regions: float32, shape (regions, dimension)."""
+    """Centroids of regions: float32, shape (regions, dimension).
+
+    ``given`` is the region of each of the vectors that were divided, where that isn't the nearest centroid's
+    (`mop.embeddings.assignment`).
+    """
 
     centroids: Vectors
+    given: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.centroids)
@@ -36,6 +41,10 @@ class Regions:
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the nearest region of each vector; ties go to the lowest index."""
         return np.asarray(self.distances(vectors).argmin(axis=1))
+
+    def members(self, vectors: Vectors) -> NDArray[np.intp]:
+        """Return the region of each of the ``vectors`` that were divided; other ones go to the nearest region."""
+        return self.assign(vectors) if self.given is None else self.given
 
 
 def find_regions(

@@ -27,6 +27,7 @@ from mop.sync import run
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder
     from mop.lm.ledger import Ledger
+    from mop.search.ablations import Ablations
     from mop.search.learning import Listener
     from mop.search.plan import Plan
 
@@ -103,14 +104,17 @@ async def aoptimize(
     used: Run | None = None,
     budget: Budget | None = None,
     replay: bool = False,
+    ablations: Ablations | None = None,
 ) -> Mixture:
     """Learn a mixture; the async form of `optimize`.
 
     ``used`` is filled in with what the run used; ``budget``, made by `make_budget`, can be watched meanwhile.
+    ``ablations`` exchange parts of the method, for experiments.
     """
     import asyncio
 
     from mop.embeddings.encoders import CachedEncoder
+    from mop.search.ablations import Ablations
     from mop.search.learning import Session, Silence
     from mop.search.methods import get_method
     from mop.search.problem import Problem
@@ -177,6 +181,7 @@ async def aoptimize(
         experts=settings.experts,
         proposals=settings.proposals,
         listener=listener,
+        ablations=ablations or Ablations(),
     )
     try:
         learned = await learn(session)
@@ -187,6 +192,9 @@ async def aoptimize(
             await proposer.aclose()
         if book is not ledger:
             book.close()
+    provenance = _provenance(settings, splits, used.spend)
+    if ablations and (exchanged := ablations.given()):
+        provenance["ablations"] = exchanged
     mixture = Mixture(
         experts=tuple(learned.experts),
         generalist=learned.generalist,
@@ -198,7 +206,7 @@ async def aoptimize(
         decoding=decoding,
         metric=metric_name(metric),
         report={**learned.report, "zero_shot": learned.zero_shot.instruction},
-        provenance=_provenance(settings, splits, used.spend),
+        provenance=provenance,
     )
     return mixture.with_known_encoder(bare_encoder)
 

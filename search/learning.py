@@ -15,6 +15,7 @@ from mop.lm.client import ModelClient
 from mop.mixture import Expert
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
+from mop.search.ablations import Ablations
 from mop.search.plan import Plan
 from mop.search.problem import Problem
 from mop.search.trials import Trials
@@ -47,7 +48,8 @@ class Session:
     ``proposer`` is the client of the model that writes instructions; ``trials`` executes prompts. ``token_budget`` and
     ``max_demos`` bound the demos of one prompt, single or expert. ``refit``: choose the final demos from training
     and validation examples together. ``retrieved``: most demos that an expert's prompt may retrieve for a query.
-    ``experts`` and ``proposals`` are the numbers that the user fixed, if any.
+    ``experts`` and ``proposals`` are the numbers that the user fixed, if any; ``ablations`` the parts of the method
+    that are exchanged for a comparison.
     """
 
     problem: Problem
@@ -62,6 +64,7 @@ class Session:
     experts: int | None = None
     proposals: int | None = None
     listener: Listener = field(default_factory=Silence)
+    ablations: Ablations = Ablations()
 
 
 @dataclass(frozen=True)
