@@ -19,11 +19,21 @@ from benchmarks.cells import Place
 from benchmarks.grid import Workers, describe, plan_cells, run_grid
 from benchmarks.report import report
 from benchmarks.results import Results
+from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.tasks import task_ids
 from mop.errors import DataError, MopError, SettingsError
+from mop.search.ablations import CHOICES
 from mop.search.methods import METHODS
 
 Value = TypeVar("Value")
+#: What each part that can be exchanged is.
+HELP = {
+    "assignment": "how demos come to experts",
+    "counting": "how the number of experts is chosen",
+    "view": "what the proposer of instructions sees",
+    "selection": "how an expert's instruction is chosen",
+    "routing": "how test queries come to experts",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +69,17 @@ def run_command(given: argparse.Namespace) -> int:
             "prompt_tokens",
         )
     }
-    cells = plan_cells(Path(given.data), given.tasks, given.methods, given.seeds, options, test=given.test)
+    cells = plan_cells(
+        Path(given.data),
+        given.tasks,
+        given.methods,
+        given.seeds,
+        options,
+        test=given.test,
+        parts={name: getattr(given, name) for name in (*CHOICES, "routing")},
+        bounds=given.bounds,
+        allow_code=given.allow_code,
+    )
     place = Place(
         # Workers have working folders of their own.
         data=str(Path(given.data).resolve()),
@@ -68,6 +88,7 @@ def run_command(given: argparse.Namespace) -> int:
         proposer_url=given.proposer_url,
         concurrency=given.concurrency,
         mixtures=None if given.mixtures is None else str(Path(given.mixtures).resolve()),
+        allow_code=given.allow_code,
     )
     failed = run_grid(cells, place, Results(out.resolve()), Workers(given.jobs, given.scheduler))
     for one in failed:
@@ -131,6 +152,16 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--max-demos", type=int)
     grid.add_argument("--prompt-tokens", type=int)
     grid.add_argument("--test", type=int, help="most test examples [100]")
+    parts = grid.add_argument_group("ablations", "parts of mop and mop-paper that can be exchanged")
+    for name, choices in {**CHOICES, "routing": ROUTINGS}.items():
+        parts.add_argument(f"--{name}", choices=choices, help=f"{HELP[name]}: {', '.join(choices)}", metavar="NAME")
+    grid.add_argument(
+        "--bounds",
+        type=int,
+        default=BOUNDS,
+        help=f"test examples on which every expert is asked, to bound what routing can give; 0 for none [{BOUNDS}]",
+    )
+    grid.add_argument("--allow-code", action="store_true", help="run what the model writes, in a sandbox (code/*)")
     grid.add_argument("--ledger", help="file or URL of the ledger [beside the result file]")
     grid.add_argument("--mixtures", help="folder that keeps the learned mixtures")
     grid.add_argument("--concurrency", type=int, help="most calls in flight to an endpoint, for each process")

@@ -11,9 +11,12 @@ from typing import Any
 
 from benchmarks.comparing import Pair, average_ranks, compare, mean_by_input, mean_over_seeds, shared_tasks
 from mop.errors import DataError
+from mop.search.ablations import CHOICES
 from mop.search.methods import METHODS, PARTICULAR
 from mop.stats import proportion_interval
 
+#: Options that belong to a method; others are conditions that all methods share.
+OWN = (*PARTICULAR, *CHOICES, "routing")
 Record = dict[str, Any]
 #: Scores of one condition: task → method → seed → line of results.
 Scores = dict[str, dict[str, dict[int, Record]]]
@@ -58,7 +61,7 @@ def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:
 
 def condition(record: Record) -> str:
     """Return what results must share to be compared, in words."""
-    shared = {name: value for name, value in record["options"].items() if name not in PARTICULAR}
+    shared = {name: value for name, value in record["options"].items() if name not in OWN}
     words = [f"{name.replace('_', ' ')} {value}" for name, value in sorted(shared.items())]
     if "most_test" in record:
         words.append(f"test {record['most_test']}")
@@ -67,7 +70,7 @@ def condition(record: Record) -> str:
 
 def label(record: Record) -> str:
     """Return the method with the options that are its own."""
-    own = [f"{name}={record['options'][name]}" for name in PARTICULAR if name in record["options"]]
+    own = [f"{name}={record['options'][name]}" for name in OWN if name in record["options"]]
     return f"{record['method']} ({', '.join(own)})" if own else str(record["method"])
 
 

@@ -50,6 +50,8 @@ def to_bytes(mixture: Mixture) -> bytes:
         arrays["projection"] = mixture.projection
     if mixture.retrieval is not None:
         arrays["retrieved"] = mixture.retrieval.vectors
+    if mixture.encoder_record.state is not None:
+        arrays["encoder"] = mixture.encoder_record.state
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
     retrieved = 0 if mixture.retrieval is None else len(mixture.retrieval.demos)
     _check_arrays(arrays, len(mixture.experts), retrieved, "The mixture cannot be saved")
@@ -180,7 +182,7 @@ def _arrays(content: bytes, experts: int, retrieved: int, name: str) -> dict[str
 
 def _check_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retrieved: int, name: str) -> None:
     expected = {"centroids", "probes", *(["retrieved"] if retrieved else [])}
-    if not expected <= set(arrays) <= {*expected, "projection"}:
+    if not expected <= set(arrays) <= {*expected, "projection", "encoder"}:
         raise ArtifactError(f"{name}: {VECTORS} holds {sorted(arrays)}, expected {sorted(expected)}.")
     matrices = all(array.ndim == 2 and array.size and array.dtype == np.float32 for array in arrays.values())
     if not matrices or not _fit(arrays, experts, retrieved):
@@ -199,4 +201,5 @@ def _fit(arrays: Mapping[str, Vectors], experts: int, retrieved: int) -> bool:
         and (not retrieved or arrays["retrieved"].shape == (retrieved, routed))
         and len(probes) == len(PROBES)
         and (projection is None or len(projection) == dimension + 1)
+        and ("encoder" not in arrays or arrays["encoder"].shape == (1, dimension))
     )

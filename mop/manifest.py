@@ -22,8 +22,8 @@ from mop.retrieval import Retrieval
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
 
-#: 2: mixtures that retrieve demos.
-SCHEMA_VERSION = 2
+#: 2: mixtures that retrieve demos. 3: what a fitted encoder has learned.
+SCHEMA_VERSION = 3
 
 
 class _Strict(BaseModel):
@@ -181,7 +181,7 @@ def read_manifest(content: bytes, name: str) -> Manifest:
 
 
 def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
-    """Return the mixture with these ``centroids``, ``probes`` and, where it has them, ``projection``, ``retrieved``."""
+    """Return the mixture with these arrays: ``centroids``, ``probes``, and others where it has them."""
     decoding = manifest.decoding
     return Mixture(
         experts=tuple(_expert_in(expert) for expert in manifest.experts),
@@ -189,7 +189,9 @@ def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
         centroids=arrays["centroids"],
         projection=arrays.get("projection"),
         retrieval=_retrieval_in(manifest.retrieval, arrays),
-        encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
+        encoder_record=EncoderRecord(
+            manifest.encoder.name, manifest.encoder.identity, arrays["probes"], arrays.get("encoder")
+        ),
         model=manifest.model,
         decoding=Decoding(decoding.max_tokens, tuple(decoding.stop), decoding.temperature),
         metric=manifest.metric,

@@ -89,11 +89,15 @@ class Expert:
 
 @dataclass(frozen=True, eq=False)
 class EncoderRecord:
-    """The encoder that a mixture was learned with: how to get it, what it is, and its vectors of `PROBES`."""
+    """The encoder that a mixture was learned with: how to get it, what it is, and its vectors of `PROBES`.
+
+    ``state`` is what an encoder that was fitted has learned (`mop.embeddings.tfidf`): float32, shape (1, dimension).
+    """
 
     name: str
     identity: str
     probes: Vectors
+    state: Vectors | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +145,7 @@ class Mixture:
         """The encoder, loaded and checked when first needed."""
         from mop.encoding import resolve_recorded_encoder
 
-        encoder = resolve_recorded_encoder(self.encoder_record.name)
+        encoder = resolve_recorded_encoder(self.encoder_record.name, state=self.encoder_record.state)
         check_encoder(self.encoder_record, encoder)
         return encoder
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mop.connect import connect, open_ledger
 from mop.data import coerce_examples, split_examples
-from mop.encoding import resolve_encoder
+from mop.encoding import fit_encoder, state_of
 from mop.examples import Splits
 from mop.lm.budget import Budget, Spend
 from mop.lm.meter import Traffic
@@ -127,12 +127,15 @@ async def aoptimize(
     run_name = _run_name(settings, splits)
     listener = listener or Silence()
     budget = budget or make_budget(settings)
-    metric = get_metric(settings.metric)
+    metric = get_metric(settings.metric, allow_code=settings.allow_code)
     listener.stage("encoding examples")
-    bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder, replay=replay)
+    bare_encoder = await asyncio.to_thread(
+        fit_encoder, settings.encoder, [example.input for example in splits.train], replay=replay
+    )
     encoder = CachedEncoder(bare_encoder, book)
     train_vectors, validation_vectors = await asyncio.to_thread(_encode, encoder, splits)
-    record = EncoderRecord(settings.encoder, encoder.identity, await asyncio.to_thread(encoder.encode, PROBES))
+    probes = await asyncio.to_thread(encoder.encode, PROBES)
+    record = EncoderRecord(settings.encoder, encoder.identity, probes, state_of(bare_encoder))
     problem = Problem(
         train=splits.train,
         validation=splits.validation,
@@ -255,8 +258,8 @@ def data_hash(splits: Splits) -> str:
 
 def _run_name(settings: Settings, splits: Splits) -> str:
     """Return the run's name in the ledger: the same for the same settings and data, so that a resumed run keeps it."""
-    given = settings.model_dump(mode="json", exclude={"concurrency", "metric"})
-    text = json.dumps([given, metric_name(get_metric(settings.metric)), data_hash(splits)], sort_keys=True)
+    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code"})
+    text = json.dumps([given, metric_name(get_metric(settings.metric, allow_code=settings.allow_code)), data_hash(splits)], sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -57,6 +57,7 @@ class Settings(BaseModel):
         confidence: One-sided confidence with which the mixture must beat its generalist to be shipped.
         refit: Choose the experts' demos anew from training and validation examples together once the search has ended.
             The scores in the file are then those of the prompts before that.
+        allow_code: Let the metric ``python_tests`` run what the model writes, in a sandbox (`mop.sandbox`).
         seed: Seed of all random choices.
     """
 
@@ -81,6 +82,7 @@ class Settings(BaseModel):
     proposals: int | None = Field(default=None, ge=0)
     confidence: float = Field(default=0.8, gt=0.5, lt=1)
     refit: bool = False
+    allow_code: bool = False
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

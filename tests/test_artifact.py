@@ -27,6 +27,7 @@ import mop
 from mop.artifact import MANIFEST, MAX_MANIFEST_BYTES, VECTORS, from_bytes, load, save, to_bytes
 from mop.decoding import Decoding
 from mop.errors import ArtifactError
+from mop.manifest import SCHEMA_VERSION
 from mop.mixture import PROBES, EncoderRecord, Expert, Mixture
 from mop.prompts import Demo, Prompt
 
@@ -459,8 +460,8 @@ def test_vectors_that_do_not_fit_are_an_artifact_error(arrays: dict[str, np.ndar
 
 
 def test_a_newer_schema_says_to_update() -> None:
-    with pytest.raises(ArtifactError, match=r"schema version 3.*Update mop"):
-        from_bytes(with_manifest(lambda manifest: manifest.update(schema_version=3)))
+    with pytest.raises(ArtifactError, match=rf"schema version {SCHEMA_VERSION + 1}.*Update mop"):
+        from_bytes(with_manifest(lambda manifest: manifest.update(schema_version=SCHEMA_VERSION + 1)))
 
 
 @pytest.mark.parametrize("version", [0, -1, True, "1", 1.5, None])

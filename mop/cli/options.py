@@ -114,7 +114,7 @@ class QuickstartOptions:
     experts: int | None = None
     """Number of experts; several are tried by default, 1 gives the best single prompt."""
     encoder: str | None = None
-    """Encoder: local/…, a sentence-transformers folder or name, or endpoint:MODEL@URL [default: all-MiniLM-L6-v2]."""
+    """Encoder: local/…, a sentence-transformers folder or name, endpoint:MODEL@URL, or tfidf [default: all-MiniLM-L6-v2]."""
     proposer: str | None = None
     """Model that writes instructions [default: the model]."""
     proposer_url: str | None = None
@@ -157,3 +157,5 @@ class SearchOptions(QuickstartOptions):
     """Most demos retrieved for each query, after an expert's own; 0 keeps every prompt fixed [default: 1]."""
     refit: bool | None = None
     """Choose the final demos from training and validation examples together [default: no]."""
+    allow_code: bool | None = None
+    """Let the metric python_tests run what the model writes, in a sandbox [default: no]."""

@@ -32,6 +32,7 @@ def evaluate(
     against: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     split: Split | None = None,
     metric: str | None = None,
+    allow_code: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     columns: DataOptions = _NO_DATA,
     options: ModelOptions = _NO_MODEL,
     run: ReplayOptions = _NO_RUN,
@@ -44,6 +45,7 @@ def evaluate(
         against: Another mixture file to compare with, example by example; may be repeated.
         split: Which examples to use [default: the test if there is one, else all].
         metric: Another metric than the mixture's.
+        allow_code: Let the metric python_tests run what the model writes, in a sandbox.
     """
     from mop.cli.progress import CallProgress
     from mop.cli.running import connect_to, load_mixture, opened_ledger, wait_for
@@ -52,7 +54,7 @@ def evaluate(
 
     output = run.open()
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
-        judged = _with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture)
+        judged = _with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture, allow_code)
         others = {_name(path, against): load_mixture(path, ledger, replay=run.replay) for path in against}
         examples, used_split = _choose(data, columns, split, judged, output)
         client = connect_to(judged, options, run, ledger, f"evaluate {mixture.name}"[:64])
@@ -71,6 +73,7 @@ def evaluate(
                     against={name: mixture_prompter(other) for name, other in others.items()},
                     metric=judged.metric,
                     on_reply=progress.reply,
+                    allow_code=allow_code,
                 ),
                 output,
             )
@@ -88,10 +91,10 @@ def evaluate(
     output.result({**document, **result.to_dict()}, draw)
 
 
-def _with_metric(mixture: Mixture, metric: str | None, path: Path) -> Mixture:
+def _with_metric(mixture: Mixture, metric: str | None, path: Path, allow_code: bool) -> Mixture:
     """Return the mixture with the metric to use; a file alone does not get to say which code runs."""
     if metric is not None:
-        return replace_metric(mixture, metric)
+        return replace_metric(mixture, metric, allow_code=allow_code)
     if ":" in mixture.metric and not mixture.metric.startswith("numeric:"):
         raise SettingsError(
             f"{path} names the metric {mixture.metric!r}, a function that would be imported and run. If you trust it, "
@@ -100,11 +103,11 @@ def _with_metric(mixture: Mixture, metric: str | None, path: Path) -> Mixture:
     return mixture
 
 
-def replace_metric(mixture: Mixture, metric: str) -> Mixture:
+def replace_metric(mixture: Mixture, metric: str, *, allow_code: bool = False) -> Mixture:
     """Return the mixture with another metric and the same encoder. Raises SettingsError if there is no such metric."""
     from mop.metrics import get_metric
 
-    get_metric(metric)
+    get_metric(metric, allow_code=allow_code)
     return replace(mixture, metric=metric).with_known_encoder(mixture.encoder)
 
 
