@@ -3,6 +3,7 @@
     python -m benchmarks tasks --data DIR
     python -m benchmarks run --data DIR --methods mop,ape --tasks antonyms,bbh/* --seeds 0,1,2 --out results.jsonl
     python -m benchmarks report results.jsonl --out DIR
+    python -m benchmarks tables README.md
 
 benchmarks/README.md has the layout of the data folder and the meaning of every column.
 """
@@ -12,12 +13,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.cells import Place
 from benchmarks.grid import Workers, describe, plan_cells, run_grid
-from benchmarks.report import report
+from benchmarks.plotting import FORMATS
+from benchmarks.quoting import quote_in
+from benchmarks.report import KINDS, report, table
 from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.tasks import task_ids
@@ -101,7 +105,7 @@ def report_command(given: argparse.Namespace) -> int:
     records, failed = Results(path).read(), Results(path).failed()
     if not records and not failed:
         raise DataError(f"There are no results in {path}; run `python -m benchmarks run` first.")
-    text = report(records.values(), failed)
+    text = table(records.values(), given.table) if given.table else report(records.values(), failed)
     if given.out is None:
         sys.stdout.write(text)
         return 0
@@ -109,7 +113,28 @@ def report_command(given: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(text, encoding="utf-8")
     print(folder / "report.md")
+    if find_spec("matplotlib") is None:
+        print('no pictures without matplotlib: pip install "mop[figures]"', file=sys.stderr)
+    elif records and not given.table:
+        from benchmarks.pictures import draw_report
+
+        for drawn in draw_report(records.values(), folder, given.format):
+            print(drawn)
     return 0
+
+
+def quote_command(given: argparse.Namespace) -> int:
+    def made_by(words: list[str]) -> str:
+        asked = _parser().parse_args(words)
+        records = Results(Path(asked.results)).read()
+        if not records:
+            raise DataError(f"There are no results in {asked.results}.")
+        return table(records.values(), asked.table)
+
+    changed = [path for path in given.files if quote_in(Path(path), made_by, write=not given.check)]
+    for path in changed:
+        print(f"{path}: {'not up to date' if given.check else 'brought up to date'}")
+    return 1 if changed and given.check else 0
 
 
 def tasks_command(given: argparse.Namespace) -> int:
@@ -171,7 +196,13 @@ def _parser() -> argparse.ArgumentParser:
     tables = commands.add_parser("report", help="make the tables")
     tables.set_defaults(command=report_command)
     tables.add_argument("results")
-    tables.add_argument("--out", help="folder for report.md; without it the tables go to standard output")
+    tables.add_argument("--out", help="folder for report.md and pictures; without it the tables go to standard output")
+    tables.add_argument("--table", choices=KINDS, help="one kind of table alone")
+    tables.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the pictures [svg]")
+    quotes = commands.add_parser("tables", help="bring the tables that texts quote up to date, with their commands")
+    quotes.set_defaults(command=quote_command)
+    quotes.add_argument("files", nargs="+", metavar="FILE", help="Markdown such as README.md")
+    quotes.add_argument("--check", action="store_true", help="change nothing; fail if a table is not up to date")
     names = commands.add_parser("tasks", help="list the tasks of a data folder")
     names.set_defaults(command=tasks_command)
     names.add_argument("--data", required=True)

@@ -146,7 +146,9 @@ async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
     learned = time.perf_counter()
     client = connect(settings.model, ledger=ledger, base_url=place.base_url, concurrency=place.concurrency)
     try:
-        router = Routing(mixture, splits, client, cell.seed, get_metric(settings.metric, allow_code=settings.allow_code))
+        router = Routing(
+            mixture, splits, client, cell.seed, get_metric(settings.metric, allow_code=settings.allow_code)
+        )
         system = await router.score(splits.test, routing)
         tested = time.perf_counter()
         bounds = await router.bounds(splits.test, cell.bounds)

@@ -77,7 +77,9 @@ def plan_cells(
         for seed in seeds:
             for method in methods:
                 heeded = tuple(sorted((name, value) for name, value in given.items() if _heeds(method, name)))
-                other = tuple(sorted((name, value) for name, value in exchanged.items() if _differs(method, name, value)))
+                other = tuple(
+                    sorted((name, value) for name, value in exchanged.items() if _differs(method, name, value))
+                )
                 cells.append(Cell(task, method, seed, digest, loaded.metric, sizes, heeded, other, bounds))
     return list(dict.fromkeys(cells))
 

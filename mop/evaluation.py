@@ -155,7 +155,9 @@ def evaluate(
     ``allow_code`` lets the metric ``python_tests`` run what the model writes, in a sandbox.
     Raises DataError without examples, SettingsError for such a metric, ModelError if the model can't answer.
     """
-    return run(aevaluate(mixture, examples, client, against=against, metric=metric, replay=replay, allow_code=allow_code))
+    return run(
+        aevaluate(mixture, examples, client, against=against, metric=metric, replay=replay, allow_code=allow_code)
+    )
 
 
 async def aevaluate(

@@ -259,7 +259,10 @@ def data_hash(splits: Splits) -> str:
 def _run_name(settings: Settings, splits: Splits) -> str:
     """Return the run's name in the ledger: the same for the same settings and data, so that a resumed run keeps it."""
     given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code"})
-    text = json.dumps([given, metric_name(get_metric(settings.metric, allow_code=settings.allow_code)), data_hash(splits)], sort_keys=True)
+    text = json.dumps(
+        [given, metric_name(get_metric(settings.metric, allow_code=settings.allow_code)), data_hash(splits)],
+        sort_keys=True,
+    )
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -64,7 +64,7 @@ class Session:
     experts: int | None = None
     proposals: int | None = None
     listener: Listener = field(default_factory=Silence)
-    ablations: Ablations = Ablations()
+    ablations: Ablations = field(default_factory=Ablations)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,11 @@ def test_a_code_task_is_refused_without_the_switch_and_scored_with_it(
     def knows_even_numbers(messages: list[dict[str, str]]) -> str:
         text = messages[-1]["content"]
         number = text[7 : text.index("(")] if text.startswith("def add") else "0"
-        return f"```python\ndef add{number}(x):\n    return x + {int(number) // 2 * 2}\n```" if number.isdigit() else "Add."
+        return (
+            f"```python\ndef add{number}(x):\n    return x + {int(number) // 2 * 2}\n```"
+            if number.isdigit()
+            else "Add."
+        )
 
     with FakeEndpoint(knows_even_numbers) as endpoint:
         command = ["run", f"--data={tmp_path}", "--tasks=adding", "--methods=random-demos", "--budget=20"]

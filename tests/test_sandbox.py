@@ -86,7 +86,9 @@ def test_a_gigabyte_of_output_is_held_nowhere() -> None:
     assert outcome(inside("os.write(1, b'x' * 10**6)")).passed
     # However it ends, what it prints goes nowhere.
     assert outcome(inside("[os.write(fd, b'x' * 10**6) for fd in (1, 2) for _ in range(500)]"), 5).passed
-    flood = outcome("import os\ndef f(x):\n    while True:\n        [os.write(fd, b'x' * 9999) for fd in range(3, 6)]\n")
+    flood = outcome(
+        "import os\ndef f(x):\n    while True:\n        [os.write(fd, b'x' * 9999) for fd in range(3, 6)]\n"
+    )
     assert not flood.passed
     assert len(flood.reason) <= 1024
 

@@ -1,4 +1,4 @@
-'''``python_tests``: 1 if the code in a reply passes its tests, as HumanEval and MBPP define pass@1. Runs what it scores.
+"""``python_tests``: 1 if the code in a reply passes its tests, as HumanEval and MBPP define pass@1. Runs what it scores.
 
 The last accepted output is a JSON object: ``test`` (Python that raises if the code is wrong), and where the reply goes
 on with a given text, ``prompt`` (that text) and ``entry_point`` (the function that it is about; ``test`` then defines
@@ -9,7 +9,7 @@ else the whole reply. Code that defines the entry point comes after the prompt's
 begins; prose before and after it is cut off. Anything else is the body of the function: a reply has lost the
 indentation of its first line, so that line, or else every line, is indented by four spaces more. The first reading
 that is Python is run.
-'''
+"""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mop.errors import DataError
 from mop.sandbox import run_tests
@@ -59,12 +60,12 @@ def tests_of(outputs: Sequence[str]) -> Tests:
     """Return the tests among the accepted outputs of an example; raises DataError if the last is none."""
     text = outputs[-1] if outputs else ""
     try:
-        found = json.loads(text) if len(text) <= MAX_CHARACTERS else None
+        found: Any = json.loads(text) if len(text) <= MAX_CHARACTERS else None
         return Tests(str(found.get("prompt", "")), str(found.get("entry_point", "")), str(found["test"]))
     except (ValueError, AttributeError, KeyError, TypeError):
         raise DataError(
-            f"The metric {NAME} needs tests as the last accepted output: a JSON object with \"test\", and perhaps "
-            f"\"prompt\" and \"entry_point\"; it was given {text[:80]!r}."
+            f'The metric {NAME} needs tests as the last accepted output: a JSON object with "test", and perhaps '
+            f'"prompt" and "entry_point"; it was given {text[:80]!r}.'
         ) from None
 
 

@@ -59,9 +59,9 @@ _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 #: What Python itself reports before it does something that the sandbox forbids: a second lock, and the only one of the
 #: kind where the kernel has none.
 FORBIDDEN = (
-    "socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.startfile", "os.kill",
-    "os.remove", "os.unlink", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
-    "os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.lockf", "shutil.", "tempfile.", "ctypes.", "pty.",
+    "socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.startfile",
+    "os.kill", "os.remove", "os.unlink", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate",
+    "os.chmod", "os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.lockf", "shutil.", "tempfile.", "ctypes.", "pty.",
     "signal.pthread_kill", "resource.setrlimit", "resource.prlimit", "syslog.", "webbrowser.", "urllib.", "ftplib.",
     "http.", "smtplib.", "_posixsubprocess.", "os.putenv", "_thread.start_new_thread", "mmap.",
 )  # fmt: skip

@@ -36,9 +36,7 @@ async def find_paper_regions(session: Session, *, chance: bool) -> Regions:
         return await _held_out(session)
     if session.ablations.assignment in (None, "kmeans"):
         problem = session.problem
-        return paper_regions(
-            problem.train_vectors, seed=problem.seed, most=MOST_EXPERTS, count=count, chance=chance
-        )
+        return paper_regions(problem.train_vectors, seed=problem.seed, most=MOST_EXPERTS, count=count, chance=chance)
     if count is None:
         count = len(paper_regions(session.problem.train_vectors, seed=session.problem.seed, chance=chance))
     return _divided(session, count)
@@ -115,9 +113,7 @@ async def paper_questions(
     return questions
 
 
-async def _failures(
-    session: Session, regions: Regions, demos: list[tuple[Demo, ...]]
-) -> list[tuple[Failure, ...]]:
+async def _failures(session: Session, regions: Regions, demos: list[tuple[Demo, ...]]) -> list[tuple[Failure, ...]]:
     """Return what each expert under the given instruction answers wrongly, of a few of its validation examples."""
     problem = session.problem
     order = stream(problem.seed, "validation order").permutation(len(problem.validation))
