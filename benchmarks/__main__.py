@@ -142,6 +142,61 @@ def tasks_command(given: argparse.Namespace) -> int:
     return 0
 
 
+def figures_command(given: argparse.Namespace) -> int:
+    from benchmarks.figuring import figures_of
+
+    for path in figures_of(
+        Path(given.mixture),
+        Path(given.data),
+        given.task,
+        Path(given.out),
+        seed=given.seed,
+        test=given.test,
+        validation=given.validation,
+        ledger=given.ledger,
+        base_url=given.base_url,
+        kind=given.format,
+        allow_code=given.allow_code,
+    ):
+        print(path)
+    return 0
+
+
+def sweep_command(given: argparse.Namespace) -> int:
+    from benchmarks.sweep import draw_sweep, run_sweep, sweep_table
+
+    folder = Path(given.out).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = {"budget": given.budget, "model": given.model}
+    choices = [(count, encoder) for encoder in given.encoders or [None] for count in given.experts or [None]]
+    cells = [
+        cell
+        for count, encoder in choices
+        for cell in plan_cells(
+            Path(given.data),
+            [given.task],
+            [given.method],
+            [given.seed],
+            {**shared, "experts": count, "encoder": encoder},
+            test=given.test,
+            bounds=0,
+            allow_code=given.allow_code,
+        )
+    ]
+    place = Place(
+        data=str(Path(given.data).resolve()), ledger="", base_url=given.base_url, allow_code=given.allow_code
+    )
+    records = run_sweep(cells, place, folder)
+    text = sweep_table(records)
+    (folder / "sweep.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    if find_spec("matplotlib") is None:
+        print('no picture without matplotlib: pip install "mop[figures]"', file=sys.stderr)
+    else:
+        draw_sweep(records, folder / f"sweep.{given.format}")
+    return 0
+
+
 def _listed(read: Callable[[str], Value]) -> Callable[[str], list[Value]]:
     def parse(text: str) -> list[Value]:
         values = [read(part.strip()) for part in text.split(",") if part.strip()]
@@ -151,6 +206,12 @@ def _listed(read: Callable[[str], Value]) -> Callable[[str], list[Value]]:
 
     parse.__name__ = "list"  # argparse names it in its message
     return parse
+
+
+def _numbers(text: str) -> list[int]:
+    from benchmarks.sweep import numbers
+
+    return numbers(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -203,6 +264,28 @@ def _parser() -> argparse.ArgumentParser:
     quotes.set_defaults(command=quote_command)
     quotes.add_argument("files", nargs="+", metavar="FILE", help="Markdown such as README.md")
     quotes.add_argument("--check", action="store_true", help="change nothing; fail if a table is not up to date")
+    figures = commands.add_parser("figures", help="the paper's first experiments on a learned mixture")
+    figures.set_defaults(command=figures_command)
+    figures.add_argument("mixture", help="a file of --mixtures")
+    figures.add_argument("--seed", type=int, help="of the splits [the mixture's]")
+    figures.add_argument("--validation", type=int, default=60, help="most validation examples for ranks [60]")
+    figures.add_argument("--ledger", help="file or URL of the ledger [your own]")
+    sweep = commands.add_parser("sweep", help="one method with 2, 3, … experts or several encoders, measured")
+    sweep.set_defaults(command=sweep_command)
+    sweep.add_argument("--method", default="mop-paper", help="a method that learns several experts [mop-paper]")
+    sweep.add_argument("--experts", type=_numbers, help="such as 2..16 or 2,4,8")
+    sweep.add_argument("--encoders", type=_listed(str), help="names of encoders, tfidf among them")
+    sweep.add_argument("--seed", type=int, default=0)
+    sweep.add_argument("--budget", help="as for run")
+    sweep.add_argument("--model")
+    for one in (figures, sweep):
+        one.add_argument("--data", required=True, help="data folder, or the folder of one benchmark")
+        one.add_argument("--task", required=True)
+        one.add_argument("--out", required=True, help="folder for numbers and pictures")
+        one.add_argument("--test", type=int, help="most test examples [100]")
+        one.add_argument("--base-url")
+        one.add_argument("--allow-code", action="store_true")
+        one.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the pictures [svg]")
     names = commands.add_parser("tasks", help="list the tasks of a data folder")
     names.set_defaults(command=tasks_command)
     names.add_argument("--data", required=True)
