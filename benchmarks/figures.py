@@ -31,6 +31,7 @@ from mop.lm.client import ModelClient
 from mop.metrics import Metric
 from mop.mixture import Mixture
 from mop.prompts import Prompt
+from mop.retrieval import Retrieval
 from mop.search.trials import Trials
 from mop.seeds import stream
 from mop.stats import proportion_interval
@@ -97,21 +98,21 @@ def draw_clusters(asked: Asked, path: Path) -> dict[str, Any]:
     seed = int(stream(asked.seed, "t-sne").integers(2**31))
     with threadpool_limits(1):
         places = TSNE(
-            perplexity=min(30.0, (len(both) - 1) / 3), init="pca", random_state=seed, n_jobs=1
+            perplexity=min(30.0, (len(both) - 1) / 3), init="pca", random_state=seed, n_jobs=1, max_iter=500
         ).fit_transform(both)
     home, routed = regions.assign(demos), regions.assign(tests)
     with drawing(path, 8, 7) as figure:
         axes = figure.subplots()
         for region in range(len(regions)):
             style = {"marker": MARKERS[region % len(MARKERS)], "linestyle": "none"}
-            shade = f"{0.25 + 0.5 * (region // len(MARKERS) + region % 3) / 3:.2f}"
+            shade = ("0.6", "0.72", "0.84")[(region + region // len(MARKERS)) % 3]
             mine = places[: len(demos)][home == region]
-            axes.plot(mine[:, 0], mine[:, 1], color=shade, markersize=6, label=_name(asked, region), **style)
+            axes.plot(mine[:, 0], mine[:, 1], color=shade, markersize=10, label=_name(asked, region), **style)
             theirs = places[len(demos) :][routed == region]
-            axes.plot(theirs[:, 0], theirs[:, 1], color="0.0", markerfacecolor="none", markersize=9, **style)
+            axes.plot(theirs[:, 0], theirs[:, 1], color="0.0", markerfacecolor="none", markersize=5, **style)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_title("demos (grey) by region, and test inputs (hollow) by the region they are routed to", fontsize=9)
+        axes.set_title("demos (grey) by region; test inputs (small, hollow) by the region they are routed to", fontsize=9)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     count = len(regions)
     return {
@@ -210,7 +211,7 @@ async def rank_correlation(asked: Asked, validation: int) -> dict[str, Any]:
     examples = asked.splits.validation[:validation]
     vectors = asked.vectors([example.input for example in examples])
     routed = Regions(asked.mixture.centroids).assign(vectors)
-    retrieval = asked.mixture.retrieval
+    retrieval = _without(asked.mixture.retrieval, {example.input for example in asked.splits.validation})
     retrieved = [()] * len(examples) if retrieval is None else retrieval.nearest(vectors)
     trials = Trials(asked.client, asked.mixture.decoding, asked.metric)
     rows = []
@@ -249,6 +250,16 @@ async def rank_correlation(asked: Asked, validation: int) -> dict[str, Any]:
         "low": float(np.quantile(means, 0.025)) if len(known) else None,
         "high": float(np.quantile(means, 0.975)) if len(known) else None,
     }
+
+
+def _without(retrieval: Retrieval | None, inputs: set[str]) -> Retrieval | None:
+    """Return ``retrieval`` without these inputs: an example that retrieves itself has its answer shown."""
+    if retrieval is None:
+        return None
+    kept = [place for place, demo in enumerate(retrieval.demos) if demo.input not in inputs]
+    if not kept:
+        return None
+    return Retrieval(tuple(retrieval.demos[place] for place in kept), retrieval.vectors[kept], retrieval.count)
 
 
 def spearman(one: Scores, other: Scores) -> float | None:

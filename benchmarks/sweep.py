@@ -132,7 +132,8 @@ def draw_sweep(records: Sequence[Record], path: Path) -> None:
                     label=encoder if axes is grid.flat[0] else None,
                 )
             axes.set_title(title, fontsize=9, loc="left")
-            axes.set_ylim(bottom=0)
+            highest = max(_value(record, where) for record in records)
+            axes.set_ylim(0, 1.1 * highest or 1)
             axes.xaxis.get_major_locator().set_params(integer=True)
         for axes in grid[1]:
             axes.set_xlabel("experts")
