@@ -183,9 +183,7 @@ def sweep_command(given: argparse.Namespace) -> int:
             allow_code=given.allow_code,
         )
     ]
-    place = Place(
-        data=str(Path(given.data).resolve()), ledger="", base_url=given.base_url, allow_code=given.allow_code
-    )
+    place = Place(data=str(Path(given.data).resolve()), ledger="", base_url=given.base_url, allow_code=given.allow_code)
     records = run_sweep(cells, place, folder)
     text = sweep_table(records)
     (folder / "sweep.md").write_text(text, encoding="utf-8")

@@ -43,8 +43,8 @@ class Cell:
     ``options`` are the settings of the search that the user gave, ``parts`` the parts of the method that are exchanged
     (`mop.search.ablations`, and ``routing``), ``sizes`` those of the splits. ``data`` is the SHA-256 of the task's
     files. ``bounds`` is for how many test examples all experts are asked (`benchmarks.routing`); it changes no result.
-    ``key`` identifies the cell: whatever can change its result (every setting that differs
-    from its default, mop's version and `ERA`), but neither the address of the endpoint nor how many calls are in flight.
+    ``key`` identifies the cell: whatever can change its result (every setting that differs from its default, every
+    exchanged part, mop's version and `ERA`), but neither the address of the endpoint nor how many calls are in flight.
     """
 
     task: str

@@ -112,7 +112,9 @@ def draw_clusters(asked: Asked, path: Path) -> dict[str, Any]:
             axes.plot(theirs[:, 0], theirs[:, 1], color="0.0", markerfacecolor="none", markersize=5, **style)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_title("demos (grey) by region; test inputs (small, hollow) by the region they are routed to", fontsize=9)
+        axes.set_title(
+            "demos (grey) by region; test inputs (small, hollow) by the region they are routed to", fontsize=9
+        )
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     count = len(regions)
     return {
@@ -238,7 +240,9 @@ async def rank_correlation(asked: Asked, validation: int) -> dict[str, Any]:
             }
         )
     known = np.array([row["spearman"] for row in rows if row["spearman"] is not None])
-    draws = stream(asked.seed, "rank correlation").integers(len(known), size=(RESAMPLES, len(known))) if len(known) else []
+    draws = (
+        stream(asked.seed, "rank correlation").integers(len(known), size=(RESAMPLES, len(known))) if len(known) else []
+    )
     means = known[draws].mean(axis=1) if len(known) else np.empty(0)
     return {
         "candidates": candidates,
@@ -299,5 +303,7 @@ def _draw_ranks(found: Mapping[str, Any], path: Path) -> None:
         mean = "no region has an order"
         if found["mean"] is not None:
             mean = f"mean rank correlation {found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
-        axes.set_title(f"{mean}, {found['ranked_regions']} regions, {len(found['candidates'])} instructions", fontsize=9)
+        axes.set_title(
+            f"{mean}, {found['ranked_regions']} regions, {len(found['candidates'])} instructions", fontsize=9
+        )
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)

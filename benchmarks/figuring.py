@@ -45,7 +45,7 @@ def figures_of(
     splits = split_task(loaded, int(known) if seed is None else seed, sizes_of(loaded, test))
     if data_hash(splits) != mixture.provenance.get("data_sha256"):
         print(
-            f"warning: {mixture_path} was not learned from this split of {chosen[0]}; its demos may be test inputs here.",
+            f"warning: {mixture_path} was learned from another split of {chosen[0]}; its demos may be test inputs.",
             file=sys.stderr,
         )
     folder.mkdir(parents=True, exist_ok=True)

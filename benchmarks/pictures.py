@@ -60,7 +60,9 @@ def draw_win_rates(section: Section, title: str, path: Path) -> bool:
         axes.set_yticks(range(len(found)), [f"{one}  against  {other}" for (one, other), _ in found])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlim(-3, 103)
-        axes.set_xlabel("win rate over tasks in % (a tie counts half), with 95 % interval; filled where it excludes 50; right: wins–ties–losses")
+        axes.set_xlabel(
+            "win rate over tasks in % (a tie counts half), 95 % interval, filled where it excludes 50; wins–ties–losses"
+        )
         axes.set_title(title, fontsize=8, loc="left", wrap=True)
     return True
 

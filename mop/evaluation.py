@@ -212,7 +212,7 @@ async def score_prompts(
     metric: Metric,
     on_reply: Callable[[str], None] | None = None,
 ) -> SystemScore:
-    """Score the system ``name``, which answers each example with the prompt at its place; the rest as in `aevaluate`."""
+    """Score the system ``name``, which answers each example with the prompt at its place; else as in `aevaluate`."""
     first_use = {prompt.prefix: place for place, prompt in reversed(list(enumerate(prompts)))}
     order = sorted(range(len(examples)), key=lambda place: (first_use[prompts[place].prefix], place))
     requests = [mixture.decoding.request(client.model, prompts[i], examples[i].input) for i in order]

@@ -44,7 +44,6 @@ def test_the_second_nearest_has_a_say_within_the_margin_only() -> None:
 
 
 def test_the_nearest_example_can_lie_in_another_region_than_the_nearest_centroid() -> None:
-    centroids = np.array([[0, 0], [4, 0]], np.float32)
     examples = np.array([[0, 0], [1.8, 0], [6, 0]], np.float32)
     choice = NearestDemo(examples, np.array([0, 1, 1])).choose(np.array([[1.7, 0], [0.2, 0]], np.float32))
     assert choice.expert.tolist() == [1, 0]

@@ -114,7 +114,7 @@ class QuickstartOptions:
     experts: int | None = None
     """Number of experts; several are tried by default, 1 gives the best single prompt."""
     encoder: str | None = None
-    """Encoder: local/…, a sentence-transformers folder or name, endpoint:MODEL@URL, or tfidf [default: all-MiniLM-L6-v2]."""
+    """Encoder: local/…, a folder or hub name, endpoint:MODEL@URL, tfidf [default: all-MiniLM-L6-v2]."""
     proposer: str | None = None
     """Model that writes instructions [default: the model]."""
     proposer_url: str | None = None

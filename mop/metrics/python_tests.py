@@ -1,4 +1,4 @@
-"""``python_tests``: 1 if the code in a reply passes its tests, as HumanEval and MBPP define pass@1. Runs what it scores.
+"""``python_tests``: 1 if the code in a reply passes its tests, as HumanEval and MBPP define it. Runs what it scores.
 
 The last accepted output is a JSON object: ``test`` (Python that raises if the code is wrong), and where the reply goes
 on with a given text, ``prompt`` (that text) and ``entry_point`` (the function that it is about; ``test`` then defines

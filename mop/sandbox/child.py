@@ -61,7 +61,7 @@ _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 FORBIDDEN = (
     "socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.startfile",
     "os.kill", "os.remove", "os.unlink", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate",
-    "os.chmod", "os.chown", "os.utime", "os.setxattr", "os.removexattr", "os.lockf", "shutil.", "tempfile.", "ctypes.", "pty.",
+    "os.chmod", "os.chown", "os.utime", "os.setxattr", "os.removexattr", "shutil.", "tempfile.", "ctypes.", "pty.",
     "signal.pthread_kill", "resource.setrlimit", "resource.prlimit", "syslog.", "webbrowser.", "urllib.", "ftplib.",
     "http.", "smtplib.", "_posixsubprocess.", "os.putenv", "_thread.start_new_thread", "mmap.",
 )  # fmt: skip
