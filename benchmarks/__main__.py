@@ -3,6 +3,7 @@
     python -m benchmarks tasks --data DIR
     python -m benchmarks run --data DIR --methods mop,ape --tasks antonyms,bbh/* --seeds 0,1,2 --out results.jsonl
     python -m benchmarks report results.jsonl --out DIR
+    python -m benchmarks tables README.md
 
 benchmarks/README.md has the layout of the data folder and the meaning of every column.
 """
@@ -12,18 +13,31 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.cells import Place
 from benchmarks.grid import Workers, describe, plan_cells, run_grid
-from benchmarks.report import report
+from benchmarks.plotting import FORMATS
+from benchmarks.quoting import quote_in
+from benchmarks.report import KINDS, report, table
 from benchmarks.results import Results
+from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.tasks import task_ids
 from mop.errors import DataError, MopError, SettingsError
+from mop.search.ablations import CHOICES
 from mop.search.methods import METHODS
 
 Value = TypeVar("Value")
+#: What each part that can be exchanged is.
+HELP = {
+    "assignment": "how demos come to experts",
+    "counting": "how the number of experts is chosen",
+    "view": "what the proposer of instructions sees",
+    "selection": "how an expert's instruction is chosen",
+    "routing": "how test queries come to experts",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +73,17 @@ def run_command(given: argparse.Namespace) -> int:
             "prompt_tokens",
         )
     }
-    cells = plan_cells(Path(given.data), given.tasks, given.methods, given.seeds, options, test=given.test)
+    cells = plan_cells(
+        Path(given.data),
+        given.tasks,
+        given.methods,
+        given.seeds,
+        options,
+        test=given.test,
+        parts={name: getattr(given, name) for name in (*CHOICES, "routing")},
+        bounds=given.bounds,
+        allow_code=given.allow_code,
+    )
     place = Place(
         # Workers have working folders of their own.
         data=str(Path(given.data).resolve()),
@@ -68,6 +92,7 @@ def run_command(given: argparse.Namespace) -> int:
         proposer_url=given.proposer_url,
         concurrency=given.concurrency,
         mixtures=None if given.mixtures is None else str(Path(given.mixtures).resolve()),
+        allow_code=given.allow_code,
     )
     failed = run_grid(cells, place, Results(out.resolve()), Workers(given.jobs, given.scheduler))
     for one in failed:
@@ -80,7 +105,7 @@ def report_command(given: argparse.Namespace) -> int:
     records, failed = Results(path).read(), Results(path).failed()
     if not records and not failed:
         raise DataError(f"There are no results in {path}; run `python -m benchmarks run` first.")
-    text = report(records.values(), failed)
+    text = table(records.values(), given.table) if given.table else report(records.values(), failed)
     if given.out is None:
         sys.stdout.write(text)
         return 0
@@ -88,11 +113,85 @@ def report_command(given: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(text, encoding="utf-8")
     print(folder / "report.md")
+    if find_spec("matplotlib") is None:
+        print('no pictures without matplotlib: pip install "mop[figures]"', file=sys.stderr)
+    elif records and not given.table:
+        from benchmarks.pictures import draw_report
+
+        for drawn in draw_report(records.values(), folder, given.format):
+            print(drawn)
     return 0
+
+
+def quote_command(given: argparse.Namespace) -> int:
+    def made_by(words: list[str]) -> str:
+        asked = _parser().parse_args(words)
+        records = Results(Path(asked.results)).read()
+        if not records:
+            raise DataError(f"There are no results in {asked.results}.")
+        return table(records.values(), asked.table)
+
+    changed = [path for path in given.files if quote_in(Path(path), made_by, write=not given.check)]
+    for path in changed:
+        print(f"{path}: {'not up to date' if given.check else 'brought up to date'}")
+    return 1 if changed and given.check else 0
 
 
 def tasks_command(given: argparse.Namespace) -> int:
     print("\n".join(task_ids(Path(given.data))))
+    return 0
+
+
+def figures_command(given: argparse.Namespace) -> int:
+    from benchmarks.figuring import figures_of
+
+    for path in figures_of(
+        Path(given.mixture),
+        Path(given.data),
+        given.task,
+        Path(given.out),
+        seed=given.seed,
+        test=given.test,
+        validation=given.validation,
+        ledger=given.ledger,
+        base_url=given.base_url,
+        kind=given.format,
+        allow_code=given.allow_code,
+    ):
+        print(path)
+    return 0
+
+
+def sweep_command(given: argparse.Namespace) -> int:
+    from benchmarks.sweep import draw_sweep, run_sweep, sweep_table
+
+    folder = Path(given.out).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = {"budget": given.budget, "model": given.model}
+    choices = [(count, encoder) for encoder in given.encoders or [None] for count in given.experts or [None]]
+    cells = [
+        cell
+        for count, encoder in choices
+        for cell in plan_cells(
+            Path(given.data),
+            [given.task],
+            [given.method],
+            [given.seed],
+            {**shared, "experts": count, "encoder": encoder},
+            test=given.test,
+            bounds=0,
+            allow_code=given.allow_code,
+        )
+    ]
+    place = Place(data=str(Path(given.data).resolve()), ledger="", base_url=given.base_url, allow_code=given.allow_code)
+    records = run_sweep(cells, place, folder)
+    text = sweep_table(records)
+    (folder / "sweep.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    if find_spec("matplotlib") is None:
+        print('no picture without matplotlib: pip install "mop[figures]"', file=sys.stderr)
+    else:
+        draw_sweep(records, folder / f"sweep.{given.format}")
     return 0
 
 
@@ -105,6 +204,12 @@ def _listed(read: Callable[[str], Value]) -> Callable[[str], list[Value]]:
 
     parse.__name__ = "list"  # argparse names it in its message
     return parse
+
+
+def _numbers(text: str) -> list[int]:
+    from benchmarks.sweep import numbers
+
+    return numbers(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,6 +236,16 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--max-demos", type=int)
     grid.add_argument("--prompt-tokens", type=int)
     grid.add_argument("--test", type=int, help="most test examples [100]")
+    parts = grid.add_argument_group("ablations", "parts of mop and mop-paper that can be exchanged")
+    for name, choices in {**CHOICES, "routing": ROUTINGS}.items():
+        parts.add_argument(f"--{name}", choices=choices, help=f"{HELP[name]}: {', '.join(choices)}", metavar="NAME")
+    grid.add_argument(
+        "--bounds",
+        type=int,
+        default=BOUNDS,
+        help=f"test examples on which every expert is asked, to bound what routing can give; 0 for none [{BOUNDS}]",
+    )
+    grid.add_argument("--allow-code", action="store_true", help="run what the model writes, in a sandbox (code/*)")
     grid.add_argument("--ledger", help="file or URL of the ledger [beside the result file]")
     grid.add_argument("--mixtures", help="folder that keeps the learned mixtures")
     grid.add_argument("--concurrency", type=int, help="most calls in flight to an endpoint, for each process")
@@ -140,7 +255,35 @@ def _parser() -> argparse.ArgumentParser:
     tables = commands.add_parser("report", help="make the tables")
     tables.set_defaults(command=report_command)
     tables.add_argument("results")
-    tables.add_argument("--out", help="folder for report.md; without it the tables go to standard output")
+    tables.add_argument("--out", help="folder for report.md and pictures; without it the tables go to standard output")
+    tables.add_argument("--table", choices=KINDS, help="one kind of table alone")
+    tables.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the pictures [svg]")
+    quotes = commands.add_parser("tables", help="bring the tables that texts quote up to date, with their commands")
+    quotes.set_defaults(command=quote_command)
+    quotes.add_argument("files", nargs="+", metavar="FILE", help="Markdown such as README.md")
+    quotes.add_argument("--check", action="store_true", help="change nothing; fail if a table is not up to date")
+    figures = commands.add_parser("figures", help="the paper's first experiments on a learned mixture")
+    figures.set_defaults(command=figures_command)
+    figures.add_argument("mixture", help="a file of --mixtures")
+    figures.add_argument("--seed", type=int, help="of the splits [the mixture's]")
+    figures.add_argument("--validation", type=int, default=60, help="most validation examples for ranks [60]")
+    figures.add_argument("--ledger", help="file or URL of the ledger [your own]")
+    sweep = commands.add_parser("sweep", help="one method with 2, 3, … experts or several encoders, measured")
+    sweep.set_defaults(command=sweep_command)
+    sweep.add_argument("--method", default="mop-paper", help="a method that learns several experts [mop-paper]")
+    sweep.add_argument("--experts", type=_numbers, help="such as 2..16 or 2,4,8")
+    sweep.add_argument("--encoders", type=_listed(str), help="names of encoders, tfidf among them")
+    sweep.add_argument("--seed", type=int, default=0)
+    sweep.add_argument("--budget", help="as for run")
+    sweep.add_argument("--model")
+    for one in (figures, sweep):
+        one.add_argument("--data", required=True, help="data folder, or the folder of one benchmark")
+        one.add_argument("--task", required=True)
+        one.add_argument("--out", required=True, help="folder for numbers and pictures")
+        one.add_argument("--test", type=int, help="most test examples [100]")
+        one.add_argument("--base-url")
+        one.add_argument("--allow-code", action="store_true")
+        one.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the pictures [svg]")
     names = commands.add_parser("tasks", help="list the tasks of a data folder")
     names.set_defaults(command=tasks_command)
     names.add_argument("--data", required=True)

@@ -13,14 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.routing import ROUTINGS, Routing
 from benchmarks.splitting import Sizes, split_task, splits_hash
 from benchmarks.tasks import load_task
 from mop.connect import connect, open_ledger
-from mop.evaluation import SystemScore, aevaluate
+from mop.evaluation import SystemScore
 from mop.lm.budget import Spend
 from mop.lm.ledger import Ledger
+from mop.metrics import get_metric
 from mop.mixture import Mixture
 from mop.optimization import Run, aoptimize, data_hash
+from mop.search.ablations import Ablations
 from mop.settings import Settings, make_settings
 from mop.sync import run
 
@@ -37,10 +40,11 @@ ERA = 2
 class Cell:
     """One method on one task under one seed.
 
-    ``options`` are the settings of the search that the user gave, ``sizes`` those of the splits. ``data`` is the
-    SHA-256 of the task's files. ``key`` identifies the cell: whatever can change its result (every setting that
-    differs from its default, mop's version and `ERA`), but neither the address of the endpoint nor how many calls are
-    in flight.
+    ``options`` are the settings of the search that the user gave, ``parts`` the parts of the method that are exchanged
+    (`mop.search.ablations`, and ``routing``), ``sizes`` those of the splits. ``data`` is the SHA-256 of the task's
+    files. ``bounds`` is for how many test examples all experts are asked (`benchmarks.routing`); it changes no result.
+    ``key`` identifies the cell: whatever can change its result (every setting that differs from its default, every
+    exchanged part, mop's version and `ERA`), but neither the address of the endpoint nor how many calls are in flight.
     """
 
     task: str
@@ -50,6 +54,8 @@ class Cell:
     metric: str
     sizes: Sizes
     options: tuple[tuple[str, Any], ...] = ()
+    parts: tuple[tuple[str, str], ...] = ()
+    bounds: int = field(default=0, compare=False)
 
     @property
     def key(self) -> str:
@@ -65,11 +71,14 @@ class Cell:
             "mop": version("mop"),
             "era": ERA,
         }
+        if self.parts:
+            parts["parts"] = dict(self.parts)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
     def settings(self, place: Place) -> Settings:
         """Return the settings of the search; the environment's MOP_* variables have no say in an experiment."""
         where = {"base_url": place.base_url, "proposer_url": place.proposer_url, "concurrency": place.concurrency}
+        where["allow_code"] = place.allow_code or None
         return self._resolved(**where)
 
     def _resolved(self, **where: Any) -> Settings:
@@ -87,7 +96,7 @@ class Cell:
             "task": self.task,
             "method": self.method,
             "seed": self.seed,
-            "options": dict(self.options),
+            "options": {**dict(self.options), **dict(self.parts)},
             "metric": self.metric,
             "data_sha256": self.data,
             "most_test": self.sizes.test,
@@ -99,7 +108,8 @@ class Cell:
 class Place:
     """Where cells are run: data folder, ledger, endpoint. Nothing here changes a result.
 
-    ``mixtures`` is a folder that keeps every learned mixture, if one is wanted.
+    ``mixtures`` is a folder that keeps every learned mixture, if one is wanted; ``allow_code`` lets metrics run what
+    the model writes, in a sandbox.
     """
 
     data: str
@@ -109,6 +119,7 @@ class Place:
     proposer_url: str | None = None
     concurrency: int | None = None
     mixtures: str | None = None
+    allow_code: bool = False
 
 
 def run_cell(cell: Cell, place: Place) -> dict[str, Any]:
@@ -130,18 +141,24 @@ async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
     splits = split_task(task, cell.seed, cell.sizes)
     settings = cell.settings(place)
     used, started = Run(), time.perf_counter()
-    mixture = await aoptimize(splits, settings, ledger=ledger, used=used)
+    parts = dict(cell.parts)
+    routing = parts.pop("routing", ROUTINGS[0])
+    mixture = await aoptimize(splits, settings, ledger=ledger, used=used, ablations=Ablations.of(parts))
     learned = time.perf_counter()
     client = connect(settings.model, ledger=ledger, base_url=place.base_url, concurrency=place.concurrency)
     try:
-        result = await aevaluate(mixture, splits.test, client, generalist=False)
+        router = Routing(
+            mixture, splits, client, cell.seed, get_metric(settings.metric, allow_code=settings.allow_code)
+        )
+        system = await router.score(splits.test, routing)
+        tested = time.perf_counter()
+        bounds = await router.bounds(splits.test, cell.bounds)
     finally:
         await client.aclose()
     if place.mixtures is not None:
         folder = Path(place.mixtures)
         folder.mkdir(parents=True, exist_ok=True)
         mixture.save(folder / f"{cell.key}.mop")
-    system = result.systems[0]
     return {
         **cell.conditions(),
         "splits_sha256": {"learn": data_hash(splits), "test": splits_hash(splits.test)},
@@ -151,7 +168,8 @@ async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
         "test_inputs": [hashlib.sha256(one.input.encode()).hexdigest()[:16] for one in splits.test],
         **_shape(mixture),
         "search": {**_spent(used.spend), "seconds": round(learned - started, 2), "sent": used.sent},
-        "test": {**_tested(system), "seconds": round(time.perf_counter() - learned, 2)},
+        "test": {**_tested(system), "seconds": round(tested - learned, 2)},
+        "bounds": bounds,
         "settings": _settings(settings),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -194,7 +212,7 @@ def _tested(system: SystemScore) -> dict[str, Any]:
 
 def _settings(settings: Settings) -> dict[str, Any]:
     # Not the addresses: they may be private.
-    left_out = {"base_url", "proposer_url", "concurrency"}
+    left_out = {"base_url", "proposer_url", "concurrency", "allow_code"}
     return {name: value for name, value in settings.model_dump().items() if name not in left_out}
 
 

@@ -17,9 +17,11 @@ from typing import Any
 
 from benchmarks.cells import Cell, Place, run_cell
 from benchmarks.results import Results
+from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.splitting import sizes_of
-from benchmarks.tasks import choose_tasks, load_task
+from benchmarks.tasks import CODE, choose_tasks, load_task
 from mop.errors import ModelUnavailable, MopError, SettingsError
+from mop.search.ablations import Ablations
 from mop.search.methods import PARTICULAR, get_method
 from mop.settings import make_settings
 
@@ -48,24 +50,37 @@ def plan_cells(
     options: Mapping[str, Any],
     *,
     test: int | None = None,
+    parts: Mapping[str, str | None] | None = None,
+    bounds: int = BOUNDS,
+    allow_code: bool = False,
 ) -> list[Cell]:
     """Return the cells of a grid: task by task, and within a task seed by seed.
 
-    An option that a method doesn't heed, such as the number of experts, is no part of its cells.
+    An option that a method doesn't heed, such as the number of experts, is no part of its cells; nor is one of the
+    ``parts`` (`mop.search.ablations`, and ``routing``) that a method doesn't have, or has anyway.
 
     Raises SettingsError or DataError for a task, method or option that can't be used, before anything is run.
     """
     for method in methods:
         get_method(method)
     given = _named(options)
+    exchanged = _exchanged(parts or {}, given)
     cells = []
     for task in choose_tasks(data, tasks):
         loaded = load_task(data, task)
         digest, sizes = loaded.sha256, sizes_of(loaded, test)
+        if loaded.metric == CODE and not allow_code:
+            raise SettingsError(
+                f"{task} is scored by running what the model writes. It is run in a sandbox (see mop/sandbox); if that "
+                "is what you want, give --allow-code."
+            )
         for seed in seeds:
             for method in methods:
                 heeded = tuple(sorted((name, value) for name, value in given.items() if _heeds(method, name)))
-                cells.append(Cell(task, method, seed, digest, loaded.metric, sizes, heeded))
+                other = tuple(
+                    sorted((name, value) for name, value in exchanged.items() if _differs(method, name, value))
+                )
+                cells.append(Cell(task, method, seed, digest, loaded.metric, sizes, heeded, other, bounds))
     return list(dict.fromkeys(cells))
 
 
@@ -84,6 +99,26 @@ def _named(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _heeds(method: str, option: str) -> bool:
     return option not in PARTICULAR or option in get_method(method).heeds
+
+
+def _exchanged(parts: Mapping[str, str | None], options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parts that are given, checked."""
+    given = {name: value for name, value in parts.items() if value is not None}
+    routing = given.get("routing")
+    if routing is not None and routing not in ROUTINGS:
+        raise SettingsError(f"routing is {routing!r}; expected one of {', '.join(ROUTINGS)}.")
+    Ablations.of({name: value for name, value in given.items() if name != "routing"})
+    if "counting" in given and "experts" in options:
+        raise SettingsError("--counting chooses the number of experts and --experts gives it; leave one of them out.")
+    if options.get("refit") and given.get("assignment", "kmeans") != "kmeans":
+        raise SettingsError("--refit chooses demos anew by region; it goes with --assignment kmeans only.")
+    return given
+
+
+def _differs(method: str, name: str, value: str) -> bool:
+    """Whether a part makes another cell of a method: the method has it, and as something else."""
+    own = get_method(method).parts
+    return bool(own) and value != (ROUTINGS[0] if name == "routing" else own[name])
 
 
 def run_grid(cells: Sequence[Cell], place: Place, results: Results, workers: Workers) -> list[Failed]:

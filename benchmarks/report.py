@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.comparing import Pair, average_ranks, compare, mean_by_input, mean_over_seeds, shared_tasks
 from mop.errors import DataError
+from mop.search.ablations import CHOICES
 from mop.search.methods import METHODS, PARTICULAR
 from mop.stats import proportion_interval
 
+#: Options that belong to a method; others are conditions that all methods share.
+OWN = (*PARTICULAR, *CHOICES, "routing")
+#: Kinds of tables.
+KINDS = ("scores", "failed", "pairs", "methods", "routing")
 Record = dict[str, Any]
 #: Scores of one condition: task → method → seed → line of results.
 Scores = dict[str, dict[str, dict[int, Record]]]
@@ -34,15 +40,29 @@ The interval covers the choice of test inputs, not that of tasks, and no correct
 Ranks are averaged over the tasks that all methods have, 1 for the best; equal scores share their ranks. Calls and
 tokens of the search are means over cells, whether the endpoint or the ledger answered. Experts are those that answer
 queries, not regions that fall back to the single prompt; a method of one prompt has none.
+
+Routing is bounded for methods with several experts: **random expert** is the score where each test query goes to an
+expert by chance; on the first few test examples all experts were asked, which gives **any expert** (their mean) and the
+**oracle** (the best expert for each query in hindsight), beside what the mixture's own routing has on these examples.
 """
 
 
-def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:
-    """Return all tables; results under different conditions (model, budget, test, data, …) have their own sections.
+@dataclass(frozen=True)
+class Section:
+    """Results that can be compared: scores and failures, and the methods in the order of the tables."""
 
-    Raises DataError if two results are of the same task, method and seed under the same conditions.
-    """
-    every = [*records, *failed]
+    scores: Scores
+    failed: Scores
+    methods: tuple[str, ...]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Section:
+        """Sort records by task, method and seed; raises DataError for two of the same."""
+        return _section(records)
+
+
+def by_condition(every: Sequence[Record]) -> dict[str, list[Record]]:
+    """Return the records under each condition that all methods share, by its name."""
     digests: dict[str, set[str]] = {}
     for record in every:
         digests.setdefault(record["task"], set()).add(record.get("data_sha256", ""))
@@ -52,13 +72,38 @@ def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:
         if len(digests[record["task"]]) > 1:
             name += f", data {record.get('data_sha256', '')[:8]}"
         conditions.setdefault(name, []).append(record)
-    sections = [_section(name, conditions[name]) for name in sorted(conditions)]
+    return conditions
+
+
+def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:
+    """Return all tables; results under different conditions (model, budget, test, data, …) have their own sections.
+
+    Raises DataError if two results are of the same task, method and seed under the same conditions.
+    """
+    conditions = by_condition([*records, *failed])
+    sections = []
+    for name in sorted(conditions):
+        section = Section.of(conditions[name])
+        sections += [f"## {name}\n", _versions(conditions[name])]
+        for kind, made in _tables(section).items():
+            sections += [f"### {kind.capitalize()}\n", made]
     return "\n".join(["# Results of the grid\n", EXPLANATION, *sections])
+
+
+def table(records: Iterable[Record], kind: str) -> str:
+    """Return one kind of table (`KINDS`) alone, for other texts to quote; with its condition if there are several."""
+    conditions = by_condition(list(records))
+    parts = []
+    for name in sorted(conditions):
+        made = _tables(Section.of(conditions[name])).get(kind)
+        if made is not None:
+            parts.append(f"{name}:\n\n{made}" if len(conditions) > 1 else made)
+    return "\n".join(parts)
 
 
 def condition(record: Record) -> str:
     """Return what results must share to be compared, in words."""
-    shared = {name: value for name, value in record["options"].items() if name not in PARTICULAR}
+    shared = {name: value for name, value in record["options"].items() if name not in OWN}
     words = [f"{name.replace('_', ' ')} {value}" for name, value in sorted(shared.items())]
     if "most_test" in record:
         words.append(f"test {record['most_test']}")
@@ -67,11 +112,11 @@ def condition(record: Record) -> str:
 
 def label(record: Record) -> str:
     """Return the method with the options that are its own."""
-    own = [f"{name}={record['options'][name]}" for name in PARTICULAR if name in record["options"]]
+    own = [f"{name}={record['options'][name]}" for name in OWN if name in record["options"]]
     return f"{record['method']} ({', '.join(own)})" if own else str(record["method"])
 
 
-def _section(name: str, records: Sequence[Record]) -> str:
+def _section(records: Sequence[Record]) -> Section:
     scores: Scores = {}
     failed: Scores = {}
     for record in records:
@@ -88,13 +133,38 @@ def _section(name: str, records: Sequence[Record]) -> str:
         {label(record) for record in records},
         key=lambda one: (known.index(one.split(" ")[0]) if one.split(" ")[0] in known else len(known), one),
     )
-    parts = [f"## {name}\n", _versions(records), "### Scores\n", _score_table(scores, failed, methods)]
+    return Section(scores, failed, tuple(methods))
+
+
+def _tables(section: Section) -> dict[str, str]:
+    """Return the tables of a section that have something to show."""
+    scores, failed, methods = section.scores, section.failed, section.methods
+    found = {"scores": _score_table(scores, failed, methods)}
     if failed:
-        parts += ["### Failed\n", _failure_table(failed)]
+        found["failed"] = _failure_table(failed)
     if len(methods) > 1:
-        parts += ["### Pairs\n", _pair_table(scores, len({record["task"] for record in records}), methods)]
-    parts += ["### Methods\n", _method_table(scores, methods)]
-    return "\n".join(parts)
+        found["pairs"] = _pair_table(scores, len({*scores, *failed}), methods)
+    found["methods"] = _method_table(scores, methods)
+    if routing := _routing_rows(scores, methods):
+        head = ["method", "cells", "score", "random expert", "examples", "routed", "any expert", "oracle"]
+        found["routing"] = _table(head, routing)
+    return found
+
+
+def _routing_rows(scores: Scores, methods: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for method in methods:
+        records = [record for task in sorted(scores) for record in scores[task].get(method, {}).values()]
+        bounded = [record for record in records if record.get("bounds")]
+        if not bounded:
+            continue
+        bounds = [record["bounds"] for record in bounded]
+        count = len(bounded)
+        means = [sum(one[name] for one in bounds) / count for name in ("random", "routed", "any_expert", "oracle")]
+        few = f"{sum(one['examples'] for one in bounds) / count:.0f}"
+        score = f"{sum(record['score'] for record in bounded) / count:.3f}"
+        rows.append([method, str(count), score, f"{means[0]:.3f}", few, *(f"{mean:.3f}" for mean in means[1:])])
+    return rows
 
 
 def _versions(records: Sequence[Record]) -> str:

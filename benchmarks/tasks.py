@@ -19,7 +19,8 @@ from typing import Any
 from mop.data import read_examples
 from mop.errors import DataError, SettingsError
 from mop.examples import Example
-from mop.metrics import METRICS
+from mop.metrics import CODE, METRICS
+from mop.metrics.python_tests import Tests
 
 INDEX = "tasks.json"
 #: First words of a metric's description in tasks.json, and the metric of mop that follows that definition.
@@ -31,6 +32,7 @@ METRIC_NAMES = {
     "exact_set": "exact_set",
     "rougeL": "rouge_l",
     "number_match": "numeric",
+    "pass@1": CODE,
     **{name: name for name in METRICS},
 }
 _ROLE = re.compile(r"\.(train|dev|valid|validation|test)\.")
@@ -40,11 +42,15 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class Row:
-    """An example, the group of rows that a split must not tear apart, and the worked solution if the file has one."""
+    """An example, the group of rows that a split must not tear apart, and what else the file has.
+
+    That is the worked solution of a word problem, or the tests of a program.
+    """
 
     example: Example
     group: str
     solution: str = ""
+    tests: Tests | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,9 @@ def load_task(data: Path, task_id: str) -> Task:
     metric = metric_for(str(entry.get("metric", "")), benchmark, outputs)
     if metric == "numeric":
         pool = [_with_solution(row) for row in pool]
+    if metric == CODE:
+        pool = [_with_tests(row, task_id) for row in pool]
+        by_role["test"] = [_with_tests(row, task_id) for row in by_role.get("test", ())]
     return Task(benchmark, name, metric, tuple(pool), tuple(by_role.get("test", ())), digest.hexdigest())
 
 
@@ -172,8 +181,26 @@ def _read(path: Path) -> tuple[list[Row], bytes]:
     for number, (example, record) in enumerate(zip(examples, records, strict=True)):
         meta = record.get("meta") or {}
         group = f"{path.name}:{meta.get('id', f'row {number}')}"
-        rows.append(Row(example, group, str(meta.get("solution", "")).strip()))
+        rows.append(Row(example, group, str(meta.get("solution", "")).strip(), _tests_in(meta, example.input)))
     return rows, content
+
+
+def _tests_in(meta: dict[str, Any], text: str) -> Tests | None:
+    """Return a row's tests: HumanEval's (the reply goes on with the input) or MBPP's (a list of assertions)."""
+    if "test" in meta and "entry_point" in meta:
+        return Tests(text, str(meta["entry_point"]), str(meta["test"]))
+    if isinstance(meta.get("test_list"), list):
+        setup = str(meta.get("test_setup_code") or "")
+        return Tests("", "", "\n".join([setup, *map(str, meta["test_list"])]))
+    return None
+
+
+def _with_tests(row: Row, task_id: str) -> Row:
+    """Put the tests last among the accepted outputs, where the metric looks for them."""
+    if row.tests is None:
+        raise DataError(f"{task_id} is scored by tests, but {row.group} has none (meta.test and meta.entry_point).")
+    example = row.example
+    return Row(Example(example.input, (*example.outputs, row.tests.to_output())), row.group)
 
 
 def _with_solution(row: Row) -> Row:

@@ -24,9 +24,14 @@ LARGE = 50_000
 
 @dataclass(frozen=True)
 class Regions:
-    """Centroids of regions: float32, shape (regions, dimension)."""
+    """Centroids of regions: float32, shape (regions, dimension).
+
+    ``given`` is the region of each of the vectors that were divided, where that isn't the nearest centroid's
+    (`mop.embeddings.assignment`).
+    """
 
     centroids: Vectors
+    given: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.centroids)
@@ -42,6 +47,10 @@ class Regions:
         # In parts, so that distances of a million vectors are never all in memory.
         parts = [vectors[start : start + CHUNK] for start in range(0, len(vectors), CHUNK)] or [vectors]
         return np.concatenate([self.distances(part).argmin(axis=1) for part in parts])
+
+    def members(self, vectors: Vectors) -> NDArray[np.intp]:
+        """Return the region of each of the ``vectors`` that were divided; other ones go to the nearest region."""
+        return self.assign(vectors) if self.given is None else self.given
 
 
 def find_regions(

@@ -58,6 +58,8 @@ def to_bytes(mixture: Mixture) -> bytes:
     if (drawn := mixture.region_map) is not None:
         arrays |= {"map_places": drawn.places, "map_spread": drawn.spread}
         arrays |= {"map_sample": drawn.sample} if len(drawn.sample) else {}
+    if mixture.encoder_record.state is not None:
+        arrays["encoder"] = mixture.encoder_record.state
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
     retrieved = 0 if mixture.retrieval is None else len(mixture.retrieval.demos)
     if retrieved > MANY_DEMOS:
@@ -218,7 +220,7 @@ def _check_arrays(
     expected = {"centroids", "probes", *(["retrieved"] if retrieved else [])}
     if mapped is not None:
         expected |= {"map_places", "map_spread", *(["map_sample"] if mapped else [])}
-    if not expected <= set(arrays) <= {*expected, "projection"}:
+    if not expected <= set(arrays) <= {*expected, "projection", "encoder"}:
         found = ", ".join(sorted(arrays))[:_MOST_WORDS]  # there may be any number of them
         raise ArtifactError(f"{name}: {VECTORS} holds {found or 'nothing'}; expected {', '.join(sorted(expected))}.")
     precise = {**arrays, **({"retrieved": arrays["centroids"]} if retrieved > MANY_DEMOS else {})}
@@ -243,6 +245,7 @@ def _fit(arrays: Mapping[str, Vectors], experts: int, retrieved: int) -> bool:
         and (not retrieved or arrays["retrieved"].shape == (retrieved, routed))
         and len(probes) == len(PROBES)
         and (projection is None or len(projection) == dimension + 1)
+        and ("encoder" not in arrays or arrays["encoder"].shape == (1, dimension))
     )
 
 

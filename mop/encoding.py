@@ -12,10 +12,13 @@ from mop.embeddings.encoders import CachedEncoder, Encoder, EndpointEncoder, Sen
 from mop.errors import SettingsError
 
 if TYPE_CHECKING:
+    from mop.embeddings.encoders import Vectors
     from mop.lm.ledger import Ledger
 
 #: Names that begin so are embeddings endpoints: ``endpoint:MODEL`` or ``endpoint:MODEL@URL``.
 ENDPOINT = "endpoint:"
+#: The one encoder that is fitted: words weighted by how rare they are.
+TFIDF = "tfidf"
 #: Hosts that are this machine.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ENDPOINT_NAME = re.compile(r"endpoint:(?P<model>.+?)(?:@(?P<url>https?://.+))?", re.DOTALL)
@@ -27,8 +30,11 @@ def resolve_encoder(name: str, *, ledger: Ledger | None = None, replay: bool = F
     ``local/...`` is a model of the registry (fetch it with `mop models pull`), ``endpoint:MODEL@URL`` an
     OpenAI-compatible embeddings endpoint, which gets no text in a ``replay``; anything else is a folder or a Hugging
     Face name for sentence-transformers.
+    ``tfidf`` has no vectors of its own before it is fitted (`fit_encoder`).
     Raises SettingsError or WeightsError if there is no such encoder.
     """
+    if name == TFIDF:
+        raise SettingsError("The encoder tfidf is fitted on training examples; learn a mixture with it, or load one.")
     if not name.strip():
         raise SettingsError("The encoder's name is empty; give one, such as local/all-minilm-l6-v2.")
     encoder: Encoder
@@ -43,13 +49,33 @@ def resolve_encoder(name: str, *, ledger: Ledger | None = None, replay: bool = F
     return encoder if ledger is None else CachedEncoder(encoder, ledger)
 
 
-def resolve_recorded_encoder(name: str, *, replay: bool = False) -> Encoder:
-    """Return the encoder that a mixture file names, if that is safe.
+def fit_encoder(name: str, texts: Sequence[str], *, replay: bool = False) -> Encoder:
+    """Return the encoder called ``name``, fitted on the inputs of the training examples if it is one that is fitted."""
+    if name == TFIDF:
+        from mop.embeddings.tfidf import TfidfEncoder
+
+        return TfidfEncoder.fit(texts)
+    return resolve_encoder(name, replay=replay)
+
+
+def state_of(encoder: Encoder) -> Vectors | None:
+    """Return what a fitted encoder has learned, for the mixture's file; None if there is nothing."""
+    from mop.embeddings.tfidf import TfidfEncoder
+
+    return encoder.state if isinstance(encoder, TfidfEncoder) else None
+
+
+def resolve_recorded_encoder(name: str, *, state: Vectors | None = None, replay: bool = False) -> Encoder:
+    """Return the encoder that a mixture file names, if that is safe; ``state`` is what the file holds of it.
 
     A file may come from anyone, and an embeddings endpoint sees every query and the API key. So an endpoint on
     another machine is used only if the environment names it too: ``OPENAI_BASE_URL``, or the whole name in
     ``MOP_ENCODER``. Raises SettingsError otherwise, and as `resolve_encoder` does.
     """
+    if name == TFIDF and state is not None:
+        from mop.embeddings.tfidf import TfidfEncoder
+
+        return TfidfEncoder(state)
     if name.startswith(ENDPOINT):
         _, url = _model_and_url(name)
         known = (os.environ.get("OPENAI_BASE_URL"), None)

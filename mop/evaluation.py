@@ -15,7 +15,7 @@ from mop.errors import DataError, SettingsError
 from mop.examples import Example
 from mop.lm.prices import Prices
 from mop.lm.request import Reply, Usage
-from mop.metrics import BUILT_IN, Metric, get_metric
+from mop.metrics import BUILT_IN, CODE, Metric, get_metric
 from mop.prompts import Prompt
 from mop.scoring import Scorer, make_scorer
 from mop.stats import Interval, PairedDifference, paired_difference, proportion_interval
@@ -147,15 +147,19 @@ def evaluate(
     against: Mapping[str, Prompter] | None = None,
     metric: str | Metric | None = None,
     replay: bool = False,
+    allow_code: bool = False,
 ) -> Evaluation:
     """Score ``mixture`` on ``examples``, beside its generalist and the systems ``against`` it (name → prompter).
 
     One model call for each example and system, unless two systems ask the same thing. ``metric`` defaults to the
     mixture's own; one that is a function must be given, because a file doesn't get to say which code runs.
     With ``replay`` nothing is sent: every answer comes from the ledger, and one that isn't there raises NotRecorded.
+    ``allow_code`` lets the metric ``python_tests`` run what the model writes, in a sandbox.
     Raises DataError without examples, SettingsError for such a metric, ModelError if the model can't answer.
     """
-    return run(aevaluate(mixture, examples, client, against=against, metric=metric, replay=replay))
+    return run(
+        aevaluate(mixture, examples, client, against=against, metric=metric, replay=replay, allow_code=allow_code)
+    )
 
 
 async def aevaluate(
@@ -169,6 +173,7 @@ async def aevaluate(
     generalist: bool = True,
     replay: bool = False,
     judge: Judge | None = None,
+    allow_code: bool = False,
 ) -> Evaluation:
     """Score ``mixture``; the async form of `evaluate`.
 
@@ -179,7 +184,8 @@ async def aevaluate(
 
     if not examples:
         raise DataError("There are no examples to evaluate on; give at least one.")
-    scorer = make_scorer(_metric_of(mixture) if metric is None else get_metric(metric), judge)
+    found = _metric_of(mixture, allow_code) if metric is None else get_metric(metric, allow_code=allow_code)
+    scorer = make_scorer(found, judge)
     systems: dict[str, Prompter] = {
         "mixture": mixture_prompter(mixture),
         **({"generalist": single_prompter(mixture.generalist)} if generalist else {}),
@@ -189,28 +195,29 @@ async def aevaluate(
     async with connected(client, mixture.model, mixture.provenance, replay=replay) as live:
         for name, prompter in systems.items():
             prompts = await asyncio.to_thread(prompter, [example.input for example in examples])
-            scored.append(await _score(name, mixture, examples, prompts, live, scorer, on_reply))
+            scored.append(await score_prompts(name, mixture, examples, prompts, live, scorer, on_reply))
     return Evaluation(tuple(scored))
 
 
-def _metric_of(mixture: Mixture) -> Metric:
-    if mixture.metric.partition(":")[0] not in BUILT_IN:
+def _metric_of(mixture: Mixture, allow_code: bool) -> Metric:
+    if mixture.metric.partition(":")[0] not in (*BUILT_IN, CODE):
         raise SettingsError(
             f"The mixture names the metric {mixture.metric!r}, a function that would be imported and run. "
             "If you trust it, give it as the metric to evaluate with."
         )
-    return get_metric(mixture.metric)
+    return get_metric(mixture.metric, allow_code=allow_code)
 
 
-async def _score(
+async def score_prompts(
     name: str,
     mixture: Mixture,
     examples: Sequence[Example],
     prompts: Sequence[Prompt],
     client: ModelClient,
     scorer: Scorer,
-    on_reply: Callable[[str], None] | None,
+    on_reply: Callable[[str], None] | None = None,
 ) -> SystemScore:
+    """Score the system ``name``, which answers each example with the prompt at its place; else as in `aevaluate`."""
     first_use = {prompt.prefix: place for place, prompt in reversed(list(enumerate(prompts)))}
     order = sorted(range(len(examples)), key=lambda place: (first_use[prompts[place].prefix], place))
     requests = [mixture.decoding.request(client.model, prompts[i], examples[i].input) for i in order]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
     from mop.embeddings.region_map import RegionMap
 
-#: 2: mixtures that retrieve demos. 3: limits of routing, a map of the regions.
+#: 2: mixtures that retrieve demos. 3: limits of routing, a map of the regions, what a fitted encoder has learned.
 SCHEMA_VERSION = 3
 
 
@@ -77,6 +77,8 @@ class _Limits(_Strict):
     margin: float | None = Field(ge=0)
     width: float | None = Field(gt=0)
     measured: dict[str, Any]
+
+
 class _Map(_Strict):
     temperature: float = Field(ge=1e-12)
     regions: list[int]
@@ -179,6 +181,8 @@ def _limits_in(record: _Limits | None) -> Limits | None:
         return None
     fields = record.model_dump(exclude={"thresholds"})
     return Limits(tuple(math.inf if value is None else value for value in record.thresholds), **fields)
+
+
 def _map_out(region_map: RegionMap | None) -> _Map | None:
     if region_map is None:
         return None
@@ -255,7 +259,9 @@ def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
         retrieval=_retrieval_in(manifest.retrieval, arrays),
         limits=_limits_in(manifest.limits),
         region_map=_map_in(manifest.region_map, arrays),
-        encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
+        encoder_record=EncoderRecord(
+            manifest.encoder.name, manifest.encoder.identity, arrays["probes"], arrays.get("encoder")
+        ),
         model=manifest.model,
         decoding=Decoding(decoding.max_tokens, tuple(decoding.stop), decoding.temperature),
         metric=manifest.metric,

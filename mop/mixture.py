@@ -93,11 +93,15 @@ class Expert:
 
 @dataclass(frozen=True, eq=False)
 class EncoderRecord:
-    """The encoder that a mixture was learned with: how to get it, what it is, and its vectors of `PROBES`."""
+    """The encoder that a mixture was learned with: how to get it, what it is, and its vectors of `PROBES`.
+
+    ``state`` is what an encoder that was fitted has learned (`mop.embeddings.tfidf`): float32, shape (1, dimension).
+    """
 
     name: str
     identity: str
     probes: Vectors
+    state: Vectors | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +110,9 @@ class Mixture:
 
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
     ``projection`` (see `mop.embeddings.projection`) where one was learned. ``retrieval`` says which demos a query
-    gets after those of its expert, if any; ``limits`` where routing departs from the nearest centroid. ``region_map`` is
-    a flat picture of the regions, for people; None where there is one expert, and in older files. ``report`` holds what
-    the search saw; ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
+    gets after those of its expert, if any; ``limits`` where routing departs from the nearest centroid. ``region_map``
+    is a flat picture of the regions, for people; None where there is one expert, and in older files. ``report`` holds
+    what the search saw; ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
     """
 
     experts: tuple[Expert, ...]
@@ -148,7 +152,7 @@ class Mixture:
         """The encoder, loaded and checked when first needed."""
         from mop.encoding import resolve_recorded_encoder
 
-        encoder = resolve_recorded_encoder(self.encoder_record.name)
+        encoder = resolve_recorded_encoder(self.encoder_record.name, state=self.encoder_record.state)
         check_encoder(self.encoder_record, encoder)
         return encoder
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mop.connect import open_ledger
 from mop.data import coerce_examples, split_examples
-from mop.encoding import resolve_encoder
+from mop.encoding import fit_encoder, state_of
 from mop.examples import Splits
 from mop.lm.allowance import Allowance
 from mop.lm.budget import Budget, Spend
@@ -29,6 +29,7 @@ from mop.sync import run
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder
     from mop.lm.ledger import Ledger
+    from mop.search.ablations import Ablations
     from mop.search.learning import Listener
     from mop.search.plan import Plan
 
@@ -105,18 +106,21 @@ async def aoptimize(
     used: Run | None = None,
     budget: Allowance | None = None,
     replay: bool = False,
+    ablations: Ablations | None = None,
 ) -> Mixture:
     """Learn a mixture; the async form of `optimize`.
 
     ``used`` is filled in with what the run used; ``budget``, made by `make_budget`, can be watched meanwhile.
+    ``ablations`` exchange parts of the method, for experiments.
     """
     import asyncio
 
     from mop.embeddings.encoders import CachedEncoder
-    from mop.judge import Judge
-    from mop.models import Models
     from mop.embeddings.projection import project
     from mop.embeddings.region_map import draw_map
+    from mop.judge import Judge
+    from mop.models import Models
+    from mop.search.ablations import Ablations
     from mop.search.learning import Session, Silence
     from mop.search.methods import get_method
     from mop.search.problem import Problem
@@ -133,12 +137,15 @@ async def aoptimize(
         caps = budget
     else:
         caps = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
-    metric = get_metric(settings.metric)
+    metric = get_metric(settings.metric, allow_code=settings.allow_code)
     listener.stage("encoding examples")
-    bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder, replay=replay)
+    bare_encoder = await asyncio.to_thread(
+        fit_encoder, settings.encoder, [example.input for example in splits.train], replay=replay
+    )
     encoder = CachedEncoder(bare_encoder, book)
     train_vectors, validation_vectors = await asyncio.to_thread(_encode, encoder, splits)
-    record = EncoderRecord(settings.encoder, encoder.identity, await asyncio.to_thread(encoder.encode, PROBES))
+    probes = await asyncio.to_thread(encoder.encode, PROBES)
+    record = EncoderRecord(settings.encoder, encoder.identity, probes, state_of(bare_encoder))
     problem = Problem(
         train=splits.train,
         validation=splits.validation,
@@ -171,6 +178,7 @@ async def aoptimize(
         soft=settings.soft,
         border_share=settings.border_share,
         listener=listener,
+        ablations=ablations or Ablations(),
     )
     try:
         learned = await learn(session)
@@ -183,6 +191,9 @@ async def aoptimize(
     if len(learned.experts) > 1:
         routed = project(train_vectors, learned.projection)
         region_map = await asyncio.to_thread(draw_map, learned.centroids, routed, seed=settings.seed)
+    provenance = _provenance(settings, splits, used.spend)
+    if ablations and (exchanged := ablations.given()):
+        provenance["ablations"] = exchanged
     mixture = Mixture(
         experts=tuple(learned.experts),
         generalist=learned.generalist,
@@ -196,7 +207,7 @@ async def aoptimize(
         decoding=decoding,
         metric=metric_name(metric),
         report={**learned.report, "zero_shot": learned.zero_shot.instruction},
-        provenance=_provenance(settings, splits, used.spend),
+        provenance=provenance,
     )
     return mixture.with_known_encoder(bare_encoder)
 
@@ -260,9 +271,9 @@ def _run_name(settings: Settings, splits: Splits) -> str:
 
     Another version of mop may take other decisions, so its run is another one.
     """
-    given = settings.model_dump(mode="json", exclude={"concurrency", "metric"})
-    parts = [given, metric_name(get_metric(settings.metric)), data_hash(splits), version("mop")]
-    text = json.dumps(parts, sort_keys=True)
+    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code"})
+    metric = metric_name(get_metric(settings.metric, allow_code=settings.allow_code))
+    text = json.dumps([given, metric, data_hash(splits), version("mop")], sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

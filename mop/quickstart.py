@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mop.connect import connect, is_local, open_ledger
 from mop.datasets import HELPDESK_INSTRUCTION, helpdesk
 from mop.embeddings.encoders import CachedEncoder
-from mop.encoding import resolve_encoder
 from mop.errors import SettingsError
 from mop.evaluation import Evaluation, aevaluate, single_prompter
 from mop.lm.weights import catalogue, pull
@@ -178,7 +177,7 @@ async def aquickstart(
         mixture = await search(MIXTURE, "learning the mixture", half)
         mixture.save(out)
         # Queries that were encoded before come from the ledger, without loading the encoder.
-        mixture.with_known_encoder(CachedEncoder(resolve_encoder(settings.encoder), book))
+        mixture.with_known_encoder(CachedEncoder(mixture.encoder, book))
         client = connect(settings.model, ledger=book, base_url=settings.base_url, concurrency=settings.concurrency)
         against = {
             SINGLE: single_prompter(single.generalist),

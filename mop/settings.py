@@ -69,6 +69,7 @@ class Settings(BaseModel):
             is hardly farther; only where validation examples are answered better so. 0 never tries it.
         border_share: Share of the budget, out of what the search leaves over, for trying other routes near the borders
             between regions; 0 tries none.
+        allow_code: Let the metric ``python_tests`` run what the model writes, in a sandbox (`mop.sandbox`).
         seed: Seed of all random choices.
     """
 
@@ -100,6 +101,7 @@ class Settings(BaseModel):
     coverage: float = Field(default=0.99, ge=0, lt=1)
     soft: float = Field(default=0.2, ge=0, le=1)
     border_share: float = Field(default=0.05, ge=0, le=0.5)
+    allow_code: bool = False
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

@@ -82,7 +82,7 @@ class Layout:
     ) -> Layout:
         """Choose the demos of every region from ``pool``; ``head`` are the demos with which stacked experts begin."""
         vectors = project(pool.vectors, projection)
-        assigned = regions.assign(vectors)
+        assigned = regions.members(vectors)
         distances = regions.distances(vectors)
         demos = tuple(
             expert_demos(pool.examples, distances[:, region], assigned == region, recipe, closed=bool(answers))
@@ -93,7 +93,9 @@ class Layout:
 
     def refitted(self, pool: DemoPool) -> Layout:
         """Return the layout with the same regions and demos chosen anew from a larger pool."""
-        return Layout.build(self.recipe, self.regions, self.projection, pool, self.answers, self.head)
+        # Only rows that were divided have a region of their own; a larger pool goes to the nearest ones.
+        regions = Regions(self.regions.centroids)
+        return Layout.build(self.recipe, regions, self.projection, pool, self.answers, self.head)
 
     def retrieval_of(self, pool: DemoPool) -> Retrieval | None:
         """Return what the layout retrieves, from another pool."""
@@ -103,6 +105,10 @@ class Layout:
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the region of each row of ``vectors`` (as the encoder gives them)."""
         return self.regions.assign(project(vectors, self.projection))
+
+    def members(self, train: Vectors) -> NDArray[np.intp]:
+        """Return the region of each of the training examples, whose vectors are ``train``."""
+        return self.regions.members(project(train, self.projection))
 
     def prompt(self, region: int, instruction: str) -> Prompt:
         """Return the prompt of a region's expert under ``instruction``."""

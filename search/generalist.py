@@ -61,6 +61,7 @@ async def find_generalist(judging: Judging) -> Generalist:
         report={
             "singles": race_report([single.name for single in singles], first),
             "crossed": crossed,
+            "candidates": [candidate.instruction for candidate in candidates],
             "generalist": {"name": winner.name, "score": float(np.nanmean(scores))},
         },
     )

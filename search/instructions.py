@@ -45,6 +45,9 @@ class RegionInstructions:
         """Return the instruction of each region and the scores of all experts under these choices."""
         count = len(self._layout.regions)
         await self._try_shared()
+        if self._judging.session.ablations.selection == "joint-global":
+            best = int(np.argmax([np.nanmean(row) for row in self._rows]))
+            return [self._candidates[best]] * count, self._rows[best]
         await self._try_written()
         choice = choose_candidates(np.vstack(self._rows), self._regions, count)
         choice = [await self._confirmed(region, candidate) for region, candidate in enumerate(choice)]
@@ -82,7 +85,11 @@ class RegionInstructions:
         trials = [(prompt.retrieving(self._retrieved[i]), problem.validation[i]) for i in wrong]
         answers = await self._judging.session.trials.answers(trials)
         failures = [Failure(problem.validation[i], answer) for i, answer in zip(wrong, answers, strict=True)]
-        outside = self._layout.assign(problem.train_vectors) != region
+        view = self._judging.session.ablations.view
+        if view == "pool":
+            samples = [proposers.sample(problem.train, 8, problem.seed, "pool", region, draw) for draw in range(2)]
+            return await self._judging.propose([("pool", proposers.from_demos(examples)) for examples in samples])
+        outside = self._layout.members(problem.train_vectors) != region
         complement = [example for example, out in zip(problem.train, outside, strict=True) if out]
         inside = [example for example, out in zip(problem.train, outside, strict=True) if not out]
         questions = [
@@ -94,8 +101,9 @@ class RegionInstructions:
                 ),
             )
         ]
-        if failures:
-            questions.insert(0, ("failures", proposers.from_failures(incumbent.instruction, failures)))
+        if failures and view != "complement":
+            failed = ("failures", proposers.from_failures(incumbent.instruction, failures))
+            questions = [failed, *(questions if view is None else [])]
         return await self._judging.propose(questions)
 
     async def _confirmed(self, region: int, candidate: int) -> int:

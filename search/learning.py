@@ -16,6 +16,7 @@ from mop.lm.client import ModelClient
 from mop.mixture import Expert
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
+from mop.search.ablations import Ablations
 from mop.search.plan import Plan
 from mop.search.problem import Problem
 from mop.search.trials import Trials
@@ -49,7 +50,8 @@ class Session:
     ``max_demos`` bound the demos of one prompt, single or expert. ``refit``: choose the final demos from training
     and validation examples together. ``retrieved``: most demos that an expert's prompt may retrieve for a query.
     ``experts`` and ``proposals`` are the numbers that the user fixed, if any. ``coverage``, ``soft`` and
-    ``border_share`` are about routes where regions end (`mop.search.borders`), 0 for off.
+    ``border_share`` are about routes where regions end (`mop.search.borders`), 0 for off. ``ablations`` are the parts
+    of the method that are exchanged for a comparison.
     """
 
     problem: Problem
@@ -67,6 +69,7 @@ class Session:
     soft: float = 0.2
     border_share: float = 0.05
     listener: Listener = field(default_factory=Silence)
+    ablations: Ablations = field(default_factory=Ablations)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
@@ -26,11 +26,16 @@ DEFAULT_METHOD = "mop"
 
 @dataclass(frozen=True)
 class Method:
-    """A way to learn: what it is in a sentence, where its coroutine function is, and the search settings it heeds."""
+    """A way to learn: what it is in a sentence, where its coroutine function is, and the search settings it heeds.
+
+    ``parts`` are the parts of it that can be exchanged (`mop.search.ablations`), each with what it has itself; None
+    where that is none of the choices.
+    """
 
     summary: str
     home: str
     heeds: frozenset[str] = frozenset()
+    parts: Mapping[str, str | None] = field(default_factory=dict)
 
     def load(self) -> Learner:
         """Return the coroutine function; its module is imported now and not before."""
@@ -52,17 +57,22 @@ PARTICULAR = (
 
 _PROPOSES = frozenset({"proposals"})
 _BASELINES = "mop.search.baselines"
+#: What ``mop`` has: its proposer sees both what an expert doesn't show and what went wrong.
+_MOP = {"assignment": "kmeans", "counting": "held-out", "view": None, "selection": "joint-region"}
+_PAPER = {"assignment": "kmeans", "counting": "scaled-inertia", "view": "complement", "selection": "joint-region"}
 
 METHODS: Mapping[str, Method] = {
     "mop": Method(
         "region-based joint search, shipped only where it beats the best single prompt",
         "mop.search.mixture_search:learn",
         frozenset(PARTICULAR),
+        _MOP,
     ),
     "mop-fixed": Method(
         "mop without retrieval: no prompt depends on the query but by its region",
         f"{_BASELINES}.knn:mop_fixed",
         frozenset(PARTICULAR) - {"retrieved", "soft"},
+        _MOP,
     ),
     "knn": Method("the 15 nearest labelled examples of each query as its demos; no search", f"{_BASELINES}.knn:knn"),
     "zero-shot": Method("the best instruction, without demos", f"{_BASELINES}.zero_shot:zero_shot", _PROPOSES),
@@ -88,16 +98,19 @@ METHODS: Mapping[str, Method] = {
         "Mixture-of-Prompts as published (demos as chat turns; same examples for all candidates; the budget is shared)",
         f"{_BASELINES}.mop_paper:mop_paper",
         frozenset({"experts", "proposals"}),
+        _PAPER,
     ),
     "mop-paper-block": Method(
         "mop-paper with everything in one block of text",
         f"{_BASELINES}.mop_paper:mop_paper_block",
         frozenset({"experts", "proposals"}),
+        _PAPER,
     ),
     "mop-paper-chance": Method(
         "mop-paper with fewer experts on small data: the penalty per cluster covers what chance explains",
         f"{_BASELINES}.mop_paper:mop_paper_chance",
         frozenset({"experts", "proposals"}),
+        _PAPER,
     ),
 }
 

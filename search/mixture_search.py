@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mop.embeddings.assignment import limited_regions, random_regions
 from mop.embeddings.index import EXACT_MOST
 from mop.embeddings.projection import fit_projection, project
 from mop.embeddings.regions import Regions, find_regions
@@ -72,12 +73,18 @@ class _Search:
             return self._one_prompt(generalist, generalist.report)
         best, layouts = await self._race_layouts(generalist.single)
         self.session.listener.best(float(np.nanmean(best.scores)))
-        self.session.listener.stage("choosing instructions by region")
-        choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates)
-        chosen, scores = await choice.choose()
+        chosen, scores = await self._instructions(best, generalist)
         return await self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts})
 
     # -- the stages
+
+    async def _instructions(self, best: _Best, generalist: Generalist) -> tuple[list[Candidate], NDArray[np.float64]]:
+        """Return the instruction of each region and the scores of the experts with them."""
+        if self.session.ablations.selection == "independent":
+            return [generalist.candidates[0]] * len(best.layout.regions), best.scores
+        self.session.listener.stage("choosing instructions by region")
+        choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates)
+        return await choice.choose()
 
     async def _race_layouts(self, generalist: SinglePrompt) -> tuple[_Best, dict[str, object]]:
         self.session.listener.stage("racing numbers of experts")
@@ -112,7 +119,8 @@ class _Search:
         """Yield the recipes worth trying, the most promising first (benchmarks/LOG.md has why)."""
         demos, tokens, retrieved = self.session.max_demos, self.session.token_budget, self.session.retrieved
         lent = demos * 3 // 10
-        for place, count in enumerate(self.plan.region_counts):
+        counts = self._counts()
+        for place, count in enumerate(counts):
             if projected:
                 yield Recipe(count, demos, 0, tokens, projected=True, retrieved=retrieved)
             if retrieved and not place:
@@ -126,10 +134,22 @@ class _Search:
                 yield Recipe(count, demos - lent, lent, tokens, projected=True, retrieved=retrieved)
             yield Recipe(count, demos, 0, tokens)
         if self.problem.answers:
-            for count in self.plan.region_counts:
+            for count in counts:
                 yield Recipe(count, demos - lent, lent, tokens, "all", projected, retrieved=retrieved)
 
+    def _counts(self) -> tuple[int, ...]:
+        """Return the numbers of regions to try, best guess first."""
+        if self.session.ablations.counting != "scaled-inertia":
+            return self.plan.region_counts
+        from mop.search.baselines.paper_regions import MOST_EXPERTS, paper_regions
+
+        return (len(paper_regions(self.problem.train_vectors, seed=self.problem.seed, most=MOST_EXPERTS)),)
+
     def _regions(self, count: int, projection: NDArray[np.float32] | None) -> Regions:
+        assignment = self.session.ablations.assignment
+        if assignment in ("random", "kmeans-limited"):
+            divide = random_regions if assignment == "random" else limited_regions
+            return divide(project(self.problem.train_vectors, projection), count, seed=self.problem.seed)
         return find_regions(
             project(self.problem.train_vectors, projection),
             count,
@@ -172,10 +192,11 @@ class _Search:
         prompts = [layout.prompt(region, candidate.instruction) for region, candidate in enumerate(chosen)]
         limits = await find_limits(self.judging, Found(layout, prompts, scores, generalist_scores, result))
         final = layout.refitted(self._everything()) if self.session.refit else layout
-        sizes = np.bincount(layout.assign(self.problem.train_vectors), minlength=count)
+        members = layout.members(self.problem.train_vectors)
+        sizes = np.bincount(members, minlength=count)
         words = region_words(
             [example.input for example in self.problem.train],
-            layout.assign(self.problem.train_vectors),
+            members,
             count,
         )
         # The scores were made without validation examples among the demos to retrieve; a query may have them all.

@@ -8,7 +8,7 @@ from functools import cached_property
 from mop.decoding import Decoding
 from mop.embeddings.encoders import Vectors
 from mop.examples import Example
-from mop.metrics import Metric
+from mop.metrics import Metric, answers
 from mop.prompts import estimate_tokens
 from mop.search.demos import closed_answers
 
@@ -44,7 +44,8 @@ class Problem:
         """
         if self.answer_tokens is not None:
             return Decoding(max_tokens=self.answer_tokens)
-        outputs = [output for example in (*self.train, *self.validation) for output in example.outputs]
+        examples = (*self.train, *self.validation)
+        outputs = [output for example in examples for output in answers(self.metric, example.outputs)]
         longest = max(map(estimate_tokens, outputs))
         multiline = any("\n" in output for output in outputs)
         return Decoding(max_tokens=max(16, longest * 3 // 2 + 4), stop=() if multiline else ("\n",))

@@ -205,8 +205,8 @@ def test_the_metric_is_the_benchmarks_own(described: str, benchmark: str, output
     assert metric_for(described, benchmark, outputs) == expected
 
 
-def test_a_metric_that_needs_a_judge_or_runs_code_is_refused() -> None:
-    for described in ("pass@1 (run the tests)", "LLM judge", ""):
+def test_a_metric_that_needs_a_judge_is_refused() -> None:
+    for described in ("LLM judge", ""):
         with pytest.raises(SettingsError, match="needs more than a comparison"):
             metric_for(described, "own", ["x"])
 

@@ -28,7 +28,8 @@ from mop.mixture import Mixture
 from mop.optimization import Run, aoptimize
 from mop.scoring import MetricScorer
 from mop.search.baselines.ape import centroid_demos
-from mop.search.baselines.mop_paper import complement, expert_demos, mop_paper
+from mop.search.baselines.mop_paper import mop_paper
+from mop.search.baselines.paper_parts import complement, expert_demos
 from mop.search.baselines.paper_regions import _fit, paper_regions
 from mop.search.learning import Learned, Session
 from mop.search.methods import METHODS, get_method

@@ -246,7 +246,7 @@ def test_an_instruction_written_for_one_region_can_win_there() -> None:
     assert all(expert.score is not None and expert.score > (expert.generalist_score or 0) for expert in written)
 
 
-def test_one_expert_that_retrieves_is_raced_beside_the_regions(learned: tuple[Mixture, Run, int]) -> None:
+def test_one_expert_that_retrieves_is_raced_beside_the_regions() -> None:
     with FakeEndpoint(nearest_demo_answer) as endpoint:
         report = learn(endpoint, Ledger.in_memory(), budget=600).report
     names = [entry["name"] for entry in report["layouts"]]

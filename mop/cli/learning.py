@@ -58,7 +58,7 @@ def optimize(
     output = run.open()
     target = out if out is not None else _default_out(data)
     settings = search.settings(run)
-    get_metric(settings.metric)
+    get_metric(settings.metric, allow_code=settings.allow_code)
     require_writable(target)
     require_models(settings, replay=run.replay)
     splits = prepare(data, columns, settings, output)
@@ -94,7 +94,7 @@ def estimate(
     speech = speech or OutputOptions()
     output = speech.open()
     settings = search.settings(RunOptions(config=config))
-    get_metric(settings.metric)
+    get_metric(settings.metric, allow_code=settings.allow_code)
     splits = prepare(data, columns, settings, output)
     estimated = estimate_run(settings, splits)
     counts = {"train": len(splits.train), "validation": len(splits.validation)}

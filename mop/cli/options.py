@@ -131,7 +131,7 @@ class QuickstartOptions:
     experts: int | None = None
     """Number of experts; several are tried by default, 1 gives the best single prompt."""
     encoder: str | None = None
-    """Encoder: local/…, a sentence-transformers folder or name, or endpoint:MODEL@URL [default: all-MiniLM-L6-v2]."""
+    """Encoder: local/…, a folder or hub name, endpoint:MODEL@URL, tfidf [default: all-MiniLM-L6-v2]."""
     proposer: str | None = None
     """Model that writes instructions [default: the model]."""
     proposer_url: str | None = None
@@ -188,3 +188,5 @@ class SearchOptions(QuickstartOptions):
     """Most queries, as a share, with a demo of the second nearest region, if that is better [default: 0.2]."""
     border_share: float | None = None
     """Share of the budget, if left over, for trying other routes near borders [default: 0.05]."""
+    allow_code: bool | None = None
+    """Let the metric python_tests run what the model writes, in a sandbox [default: no]."""

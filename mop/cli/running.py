@@ -62,7 +62,8 @@ def load_mixture(path: Path, ledger: Ledger, *, replay: bool = False) -> Mixture
     from mop.encoding import resolve_recorded_encoder
 
     mixture = load(path)
-    encoder = resolve_recorded_encoder(mixture.encoder_record.name, replay=replay)
+    record = mixture.encoder_record
+    encoder = resolve_recorded_encoder(record.name, state=record.state, replay=replay)
     cached = CachedEncoder(encoder, ledger)
     # Only an identity with the weights' hash says that vectors in the ledger are this encoder's own.
     if "@" not in encoder.identity or encoder.identity.endswith("@hub"):

@@ -16,7 +16,7 @@ from mop.cli.output import Output, say
 from mop.cli.words import plural, verdict
 from mop.errors import DataError, SettingsError
 from mop.examples import Example
-from mop.metrics import BUILT_IN
+from mop.metrics import BUILT_IN, CODE
 from mop.mixture import Mixture
 
 Split = Literal["train", "validation", "test", "all"]
@@ -34,6 +34,7 @@ def evaluate(
     against: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     split: Split | None = None,
     metric: str | None = None,
+    allow_code: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     columns: DataOptions = _NO_DATA,
     options: ModelOptions = _NO_MODEL,
     judging: JudgeOptions = _NO_JUDGE,
@@ -47,6 +48,7 @@ def evaluate(
         against: Another mixture file to compare with, example by example; may be repeated.
         split: Which examples to use [default: the test if there is one, else all].
         metric: Another metric than the mixture's.
+        allow_code: Let the metric python_tests run what the model writes, in a sandbox.
     """
     from mop.cli.progress import CallProgress
     from mop.cli.running import connect_to, judge_for, load_mixture, opened_ledger, wait_for
@@ -55,7 +57,7 @@ def evaluate(
 
     output = run.open()
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
-        judged = _with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture)
+        judged = _with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture, allow_code)
         others = {_name(path, against): load_mixture(path, ledger, replay=run.replay) for path in against}
         examples, used_split = _choose(data, columns, split, judged, output)
         client = connect_to(judged, options, run, ledger, f"evaluate {mixture.name}"[:64])
@@ -75,6 +77,7 @@ def evaluate(
                     metric=judged.metric,
                     on_reply=progress.reply,
                     judge=judge_for(judged.metric, judging, run, client, ledger),
+                    allow_code=allow_code,
                 ),
                 output,
             )
@@ -92,11 +95,11 @@ def evaluate(
     output.result({**document, **result.to_dict()}, draw)
 
 
-def _with_metric(mixture: Mixture, metric: str | None, path: Path) -> Mixture:
+def _with_metric(mixture: Mixture, metric: str | None, path: Path, allow_code: bool) -> Mixture:
     """Return the mixture with the metric to use; a file alone does not get to say which code runs."""
     if metric is not None:
-        return replace_metric(mixture, metric)
-    if mixture.metric.partition(":")[0] not in BUILT_IN:
+        return replace_metric(mixture, metric, allow_code=allow_code)
+    if mixture.metric.partition(":")[0] not in (*BUILT_IN, CODE):
         raise SettingsError(
             f"{path} names the metric {mixture.metric!r}, a function that would be imported and run. If you trust it, "
             f"give --metric {mixture.metric}."
@@ -104,11 +107,11 @@ def _with_metric(mixture: Mixture, metric: str | None, path: Path) -> Mixture:
     return mixture
 
 
-def replace_metric(mixture: Mixture, metric: str) -> Mixture:
+def replace_metric(mixture: Mixture, metric: str, *, allow_code: bool = False) -> Mixture:
     """Return the mixture with another metric and the same encoder. Raises SettingsError if there is no such metric."""
     from mop.metrics import get_metric
 
-    get_metric(metric)
+    get_metric(metric, allow_code=allow_code)
     return replace(mixture, metric=metric).with_known_encoder(mixture.encoder)
 
 

@@ -6,8 +6,9 @@
 Built in are ``exact_match``, ``exact_set``, ``contains``, ``token_f1``, ``rouge_l``, ``numeric`` and
 ``multiple_choice``; ``numeric:0.01`` allows an absolute difference of 0.01, and ``numeric:1%`` a relative one of
 1 %. ``checks`` (and ``checks:all``) take rules instead of an answer (see `mop.metrics.checks`). ``judge`` and
-``judge:pairwise`` ask a model (see `mop.judge`) and so cannot be called here. ``module:function`` is a function of your
-own, ``(prediction, outputs) -> float``.
+``judge:pairwise`` ask a model (see `mop.judge`) and so cannot be called here. ``python_tests``
+runs code that a model wrote, in a sandbox, and so must be allowed. ``module:function`` is a function of your own,
+``(prediction, outputs) -> float``.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from typing import Any
 from mop.errors import DataError, SettingsError
 from mop.metrics.checks import all_passed, share_passed
 from mop.metrics.final_answer import multiple_choice, numeric
+from mop.metrics.python_tests import NAME as CODE
+from mop.metrics.python_tests import python_tests, whole_answers
 from mop.metrics.text import contains, exact_match, exact_set, rouge_l, token_f1
 
-__all__ = ["BUILT_IN", "JUDGED", "METRICS", "Metric", "get_metric", "metric_name"]
+__all__ = ["BUILT_IN", "CODE", "JUDGED", "METRICS", "Metric", "answers", "get_metric", "metric_name"]
 
 #: Scores a prediction against the accepted outputs; a float from 0 to 1.
 Metric = Callable[[str, Sequence[str]], float]
@@ -108,25 +111,34 @@ class _Named:
         return score
 
 
-def get_metric(name: str | Metric) -> Metric:
+def get_metric(name: str | Metric, *, allow_code: bool = False) -> Metric:
     """Return the metric called ``name``.
 
     Args:
         name: A built-in name, ``numeric:`` with a tolerance (absolute as in ``numeric:0.01``, relative as in
             ``numeric:1%``), ``module:function`` (imported from the working directory too), or a callable.
+        allow_code: Whether ``python_tests`` may run what a model wrote, in a sandbox (`mop.sandbox`).
 
     Returns:
         A metric that checks what it is given and what it returns: `DataError` for no accepted outputs,
         `SettingsError` for a result that isn't a number from 0 to 1.
 
     Raises:
-        SettingsError: There is no such metric, or it can't be called with a prediction and its accepted outputs.
+        SettingsError: There is no such metric, it can't be called with a prediction and its accepted outputs, or it
+            runs code and that isn't allowed.
     """
     if isinstance(name, _Named):
         return name
     if not isinstance(name, str):
         _check_callable(name, _qualified_name(name))
         return _Named(_qualified_name(name), name)
+    if name == CODE:
+        if not allow_code:
+            raise SettingsError(
+                f"The metric {CODE} runs what the model writes, in a sandbox. If that is what you want, say so: "
+                "--allow-code, or allow_code=True."
+            )
+        return _Named(CODE, python_tests)
     base, colon, option = name.partition(":")
     if base in _COMPARISONS and not colon:
         return _Named(name, _Best(_COMPARISONS[base]))
@@ -143,6 +155,11 @@ def get_metric(name: str | Metric) -> Metric:
     raise SettingsError(
         f"There is no metric {name!r}.{hint} Metrics: {', '.join(BUILT_IN)}; or module:function for your own."
     )
+
+
+def answers(metric: Metric, outputs: Sequence[str]) -> Sequence[str]:
+    """Return what a reply can be, of an example's accepted outputs: for `CODE` not the tests, but whole functions."""
+    return whole_answers(outputs) if metric_name(metric) == CODE else outputs
 
 
 def metric_name(metric: str | Metric) -> str:

@@ -20,7 +20,7 @@ from mop.embeddings.encoders import Encoder, Vectors
 from mop.encoding import ENDPOINT, resolve_recorded_encoder
 from mop.errors import SettingsError
 from mop.lm.endpoint import choose_key
-from mop.mixture import Mixture
+from mop.mixture import EncoderRecord, Mixture
 from mop.remote import Remote, is_url, place_of
 from mop.serve.batching import EncodeBatcher
 from mop.serve.limits import Limits
@@ -121,7 +121,7 @@ class Loader:
         if content is None:
             content = path.read() if isinstance(path, Remote) else read_file(path)
         mixture = from_bytes(content, str(path))
-        batcher = self._batcher(mixture.encoder_record.name)
+        batcher = self._batcher(mixture.encoder_record)
         mixture.use_encoder(batcher.encoder)
         mixture.route_vectors(mixture.encoder_record.probes)  # builds the index now, not under the first request
         upstream, model = self._upstream(mixture)
@@ -139,9 +139,11 @@ class Loader:
             version=hashlib.sha256(content).hexdigest()[:12],
         )
 
-    def _batcher(self, name: str) -> EncodeBatcher:
+    def _batcher(self, record: EncoderRecord) -> EncodeBatcher:
+        # An encoder that was fitted is another one in every mixture.
+        name = record.name if record.state is None else record.identity
         if name not in self._batchers:
-            encoder = resolve_recorded_encoder(name)
+            encoder = resolve_recorded_encoder(record.name, state=record.state)
             if name.startswith(ENDPOINT):
                 batcher = EncodeBatcher(encoder, threads=_ENDPOINT_THREADS)
             else:

@@ -22,23 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mop.embeddings.regions import Regions
-from mop.examples import Example
 from mop.mixture import Expert
 from mop.prompts import Demo, Layout, Prompt
-from mop.search import proposers
-from mop.search.baselines.paper_regions import nearest_members, paper_regions
-from mop.search.baselines.parts import fitting_demos, proposal_count, propose, published_demo_count
+from mop.search.baselines.paper_parts import expert_demos, find_paper_regions, paper_questions
+from mop.search.baselines.paper_regions import nearest_members
+from mop.search.baselines.parts import proposal_count, propose
 from mop.search.learning import Learned, Session
 from mop.search.proposers import Candidate
 from mop.search.words import region_words
 from mop.seeds import stream
 
-#: The paper's numbers: most experts, candidates kept, validation examples of the first stage and of a small region.
-MOST_EXPERTS = 10
+#: The paper's numbers: candidates kept, validation examples of the first stage and of a small region.
 KEPT = 4
 EXAMPLES = 20
-#: Examples in a question for an instruction.
-SHOWN = 5
 #: Part of the calls for the first stage; published runs come to 400 of 1,400.
 FIRST_STAGE = 1 / 3
 
@@ -74,43 +70,39 @@ class _PaperSearch:
         self.order = stream(self.problem.seed, "validation order").permutation(len(self.problem.validation))
 
     async def run(self) -> Learned:
-        problem, session = self.problem, self.session
-        regions = paper_regions(
-            problem.train_vectors, seed=problem.seed, most=MOST_EXPERTS, count=session.experts, chance=self.chance
-        )
+        session = self.session
+        regions = await find_paper_regions(session, chance=self.chance)
         demos = expert_demos(session, regions)
         asked = proposal_count(session)
-        candidates = await propose(session, self._questions(demos, asked))
-        pool, scores, first_calls = await self._without_demos(candidates)
-        left = session.plan.calls - asked - first_calls
-        chosen = await self._joint_search(regions, demos, pool, left)
+        questions = await paper_questions(session, regions, demos, asked)
+        candidates = await propose(session, questions)
+        pool, scores = await self._without_demos(candidates, session.plan.calls - asked - session.trials.done)
+        if session.ablations.selection == "independent":
+            chosen = [_Chosen(pool[0], None, 0)] * len(regions)
+        else:
+            left = session.plan.calls - asked - session.trials.done
+            chosen = await self._joint_search(regions, demos, pool, left)
         return self._learned(regions, demos, pool, scores, chosen)
 
     # -- the stages
 
-    def _questions(self, demos: list[tuple[Demo, ...]], count: int) -> list[tuple[str, str]]:
-        """Return APE's question over each expert's complement, ``count`` in all and as equally many as can be."""
-        problem = self.problem
-        questions = []
-        for number in range(count):
-            expert = number % len(demos)
-            hidden = complement(self.session, demos[expert]) or problem.train
-            shown = proposers.sample(hidden, SHOWN, problem.seed, "paper", expert, number // len(demos))
-            questions.append(("complement", proposers.from_demos(shown)))
-        return questions
+    async def _without_demos(self, candidates: list[Candidate], left: int) -> tuple[list[Candidate], list[float]]:
+        """Return the best four candidates and the empty one, and the scores of the former.
 
-    async def _without_demos(self, candidates: list[Candidate]) -> tuple[list[Candidate], list[float], int]:
-        """Return the best four candidates and the empty one, the scores of the former, and the calls it took."""
+        Where nothing follows, this stage gets all calls that are ``left``.
+        """
         self.session.listener.stage("trying instructions without demos")
-        each = int(self.session.plan.calls * FIRST_STAGE) // len(candidates)
-        seen = self.order[: max(1, min(EXAMPLES, each))]
-        candidates = candidates[: max(1, int(self.session.plan.calls * FIRST_STAGE))]
+        alone = self.session.ablations.selection == "independent"
+        calls = left if alone else min(left, int(self.session.plan.calls * FIRST_STAGE))
+        each = calls // len(candidates)
+        seen = self.order[: max(1, each if alone else min(EXAMPLES, each))]
+        candidates = candidates[: max(1, calls)]
         cells = [(self._prompt(one, ()), int(place)) for one in candidates for place in seen]
         means = (await self._score(cells)).reshape(len(candidates), len(seen)).mean(axis=1)
         best = np.argsort(-means, kind="stable")[:KEPT]
         self.session.listener.best(float(means[best[0]]))
         kept = [candidates[int(place)] for place in best]
-        return [*kept, Candidate("", "empty")], [float(means[place]) for place in best], len(cells)
+        return [*kept, Candidate("", "empty")], [float(means[place]) for place in best]
 
     async def _joint_search(
         self, regions: Regions, demos: list[tuple[Demo, ...]], pool: list[Candidate], calls: int
@@ -134,6 +126,8 @@ class _PaperSearch:
         """Return each region's validation examples: ``calls`` at most in all, twenty each if that can be afforded."""
         distances = regions.distances(self.problem.validation_vectors)
         routed = distances.argmin(axis=1)
+        if self.session.ablations.selection == "joint-global":
+            return [self.order[: calls // len(regions)]] * len(regions)
         least = min(EXAMPLES, calls // len(regions), len(self.order))
         judged: list[NDArray[np.intp]] = []
         for drawn in range(len(self.order), -1, -1):
@@ -157,7 +151,7 @@ class _PaperSearch:
         chosen: list[_Chosen],
     ) -> Learned:
         problem, count = self.problem, len(regions)
-        assigned = regions.assign(problem.train_vectors)
+        assigned = regions.members(problem.train_vectors)
         sizes = np.bincount(assigned, minlength=count)
         words = region_words([example.input for example in problem.train], assigned, count)
         experts = [
@@ -175,6 +169,7 @@ class _PaperSearch:
         report = {
             "generalist": {"name": pool[0].instruction, "score": scores[0]},
             "kept": [{"name": one.instruction, "score": score} for one, score in zip(pool, scores, strict=False)],
+            "candidates": [one.instruction for one in pool],
         }
         return Learned(experts, generalist, generalist, regions.centroids, None, report)
 
@@ -184,23 +179,3 @@ class _PaperSearch:
     async def _score(self, cells: list[tuple[Prompt, int]]) -> NDArray[np.float64]:
         trials = [(prompt, self.problem.validation[place]) for prompt, place in cells]
         return np.asarray(await self.session.trials.score(trials))
-
-
-def expert_demos(session: Session, regions: Regions) -> list[tuple[Demo, ...]]:
-    """Return each expert's demos: a random part of its cluster, as many as the paper's one-prompt baselines show.
-
-    A smaller cluster shows what it has; nothing is repeated.
-    """
-    problem, count = session.problem, published_demo_count(session)
-    assigned = regions.assign(problem.train_vectors)
-    demos = []
-    for region in range(len(regions)):
-        order = stream(problem.seed, "paper demos", region).permutation(np.flatnonzero(assigned == region))
-        demos.append(fitting_demos(session, order.tolist(), count))
-    return demos
-
-
-def complement(session: Session, demos: tuple[Demo, ...]) -> list[Example]:
-    """Return the training examples that an expert with ``demos`` does not show."""
-    shown = {demo.input for demo in demos}
-    return [example for example in session.problem.train if example.input not in shown]

@@ -17,13 +17,15 @@ from mop.embeddings.encoders import Vectors
 from mop.embeddings.regions import Regions
 from mop.seeds import stream
 
+#: The paper's most experts.
+MOST_EXPERTS = 10
 #: The published penalty per cluster, and how often it must cover the share of chance if that is asked for.
 PENALTY = 0.02
 TIMES_CHANCE = 2.0
 
 
 def paper_regions(
-    vectors: Vectors, *, seed: int, most: int = 10, count: int | None = None, chance: bool = False
+    vectors: Vectors, *, seed: int, most: int = MOST_EXPERTS, count: int | None = None, chance: bool = False
 ) -> Regions:
     """Cluster ``vectors`` into ``count`` regions, or into as many as scaled inertia says, two to ``most``.
 

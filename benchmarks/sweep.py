@@ -1,0 +1,155 @@
+"""Sweep: one method on one task with 2, 3, … experts or with different encoders, each run alone and measured.
+
+Every run is a process of its own with a ledger of its own, so that its seconds and its peak memory are what the search
+takes from the start. Memory is that of this program, without a local model's server. A run that has ended is not
+repeated, and one that was interrupted goes on (its seconds then lack the time before).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Cell, Place, run_cell
+from benchmarks.plotting import MARKERS, drawing
+from benchmarks.results import Results
+from mop.errors import ModelError, MopError
+
+Record = dict[str, Any]
+#: What is drawn: title, and where a record has it.
+PANELS = (
+    ("accuracy", ("score",)),
+    ("search calls", ("search", "calls")),
+    ("search seconds", ("search", "seconds")),
+    ("peak memory in MiB", ("peak_mib",)),
+)
+
+
+def numbers(text: str) -> list[int]:
+    """Return the whole numbers that ``text`` names: ``2,4,8`` or ``2..16``; raises ValueError for anything else."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        found += range(int(first), int(last) + 1) if dots else [int(first)]
+    if not found or min(found) < 1:
+        raise ValueError(text)
+    return list(dict.fromkeys(found))
+
+
+def run_sweep(cells: Sequence[Cell], place: Place, folder: Path) -> list[Record]:
+    """Run each cell in a process of its own and return the lines of results, in the order of the cells.
+
+    Raises the error that a cell ends with.
+    """
+    results = Results(folder / "sweep.jsonl")
+    finished = results.read()
+    records = []
+    for cell in cells:
+        if cell.key not in finished:
+            alone = replace(place, ledger=str(folder / f"{cell.key}.ledger.sqlite"))
+            record = _alone(cell, alone)
+            results.add(record)
+            finished[cell.key] = record
+            print(_line(record), file=sys.stderr, flush=True)
+        records.append(finished[cell.key])
+    return records
+
+
+def _alone(cell: Cell, place: Place) -> Record:
+    # A fresh interpreter: a forked one would begin with this one's memory.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_measured, args=(cell, place, theirs))
+    process.start()
+    theirs.close()
+    try:
+        said = ours.recv()
+    except EOFError:
+        process.join()
+        raise ModelError(f"The run of {cell.task} ended with status {process.exitcode} and without a result.") from None
+    finally:
+        ours.close()
+        process.join()
+    if isinstance(said, MopError):
+        raise said
+    return dict(said)
+
+
+def _measured(cell: Cell, place: Place, result: Any) -> None:
+    try:
+        record = run_cell(cell, place)
+    except MopError as error:
+        result.send(error)
+        return
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    result.send({**record, "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10))})
+
+
+def sweep_table(records: Sequence[Record]) -> str:
+    """Return the sweep as a Markdown table."""
+    lines = [
+        "| experts asked | experts | encoder | accuracy | search calls | search tokens | seconds | peak MiB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for record in records:
+        search = record["search"]
+        values = [
+            record["options"].get("experts", "—"),
+            record["experts"],
+            record["encoder"],
+            f"{record['score']:.3f}",
+            f"{search['calls']:,}",
+            f"{search['prompt_tokens'] + search['completion_tokens']:,}",
+            f"{search['seconds']:.1f}",
+            record["peak_mib"],
+        ]
+        lines.append("| " + " | ".join(map(str, values)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw_sweep(records: Sequence[Record], path: Path) -> None:
+    """Draw accuracy, calls, seconds and memory over the number of experts, a line for each encoder."""
+    encoders = list(dict.fromkeys(record["encoder"] for record in records))
+    with drawing(path, 8, 6.4) as figure:
+        grid = figure.subplots(2, 2, sharex=True)
+        for (title, where), axes in zip(PANELS, grid.flat, strict=True):
+            for place, encoder in enumerate(encoders):
+                mine = [record for record in records if record["encoder"] == encoder]
+                counts = [record["options"].get("experts", record["experts"]) for record in mine]
+                axes.plot(
+                    counts,
+                    [_value(record, where) for record in mine],
+                    marker=MARKERS[place % len(MARKERS)],
+                    linestyle=("-", "--", ":", "-.")[place % 4],
+                    color="0.0",
+                    markerfacecolor=("0.0", "1.0", "0.6")[place % 3],
+                    label=encoder if axes is grid.flat[0] else None,
+                )
+            axes.set_title(title, fontsize=9, loc="left")
+            highest = max(_value(record, where) for record in records)
+            axes.set_ylim(0, 1.1 * highest or 1)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        for axes in grid[1]:
+            axes.set_xlabel("experts")
+        figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=8)
+
+
+def _value(record: Mapping[str, Any], where: Sequence[str]) -> float:
+    value: Any = record
+    for name in where:
+        value = value[name]
+    return float(value)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    search = record["search"]
+    return (
+        f"{record['experts']} experts, {record['encoder']}: {record['score']:.3f} "
+        f"({search['calls']} calls, {search['seconds']:.0f} s, {record['peak_mib']} MiB)"
+    )
