@@ -46,6 +46,8 @@ class Run:
     sent: int = 0
     from_ledger: int = 0
     seconds: float = 0.0
+    #: Instructions that a white-box model wrote now, those that the ledger had, and the seconds of writing.
+    white_box: tuple[int, int, float] = (0, 0, 0.0)
 
 
 def optimize(
@@ -162,6 +164,11 @@ async def aoptimize(
             replay=replay,
         )
     used.traffic = [one.traffic for one in {id(one): one for one in (client, proposer)}.values()]
+    white_box = None
+    if "white_box" in get_method(settings.method).heeds:
+        from mop.lm.white_box import WhiteBox
+
+        white_box = await asyncio.to_thread(WhiteBox, settings.white_box, ledger=book, run=run_name, replay=replay)
     decoding = problem.decoding
     trials = Trials(client, decoding, metric)
     session = Session(
@@ -176,12 +183,15 @@ async def aoptimize(
         retrieved=settings.retrieved,
         experts=settings.experts,
         proposals=settings.proposals,
+        white_box=white_box,
         listener=listener,
     )
     try:
         learned = await learn(session)
     finally:
         _fill(used, budget, time.perf_counter() - started)
+        if white_box is not None:
+            used.white_box = (white_box.written, white_box.from_ledger, white_box.seconds)
         await client.aclose()
         if proposer is not client:
             await proposer.aclose()

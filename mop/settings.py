@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mop.errors import SettingsError
-from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER
+from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER, DEFAULT_WHITE_BOX
 from mop.metrics import Metric
 from mop.search.methods import DEFAULT_METHOD, PARTICULAR, get_method
 
@@ -57,6 +57,8 @@ class Settings(BaseModel):
         confidence: One-sided confidence with which the mixture must beat its generalist to be shipped.
         refit: Choose the experts' demos anew from training and validation examples together once the search has ended.
             The scores in the file are then those of the prompts before that.
+        white_box: Model that writes instructions under soft prompts for the methods ``instructzero…``: ``local/...``, a
+            GGUF file, a folder for transformers, or a Hugging Face name. It runs in this process.
         seed: Seed of all random choices.
     """
 
@@ -81,6 +83,7 @@ class Settings(BaseModel):
     proposals: int | None = Field(default=None, ge=0)
     confidence: float = Field(default=0.8, gt=0.5, lt=1)
     refit: bool = False
+    white_box: str = Field(default=DEFAULT_WHITE_BOX, min_length=1)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from mop.embeddings.encoders import Vectors
 from mop.lm.client import ModelClient
+from mop.lm.white_box import WhiteBox
 from mop.mixture import Expert
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
@@ -47,7 +48,8 @@ class Session:
     ``proposer`` is the client of the model that writes instructions; ``trials`` executes prompts. ``token_budget`` and
     ``max_demos`` bound the demos of one prompt, single or expert. ``refit``: choose the final demos from training
     and validation examples together. ``retrieved``: most demos that an expert's prompt may retrieve for a query.
-    ``experts`` and ``proposals`` are the numbers that the user fixed, if any.
+    ``experts`` and ``proposals`` are the numbers that the user fixed, if any. ``white_box`` is there for the methods that
+    heed the setting of this name.
     """
 
     problem: Problem
@@ -61,6 +63,7 @@ class Session:
     retrieved: int = 1
     experts: int | None = None
     proposals: int | None = None
+    white_box: WhiteBox | None = None
     listener: Listener = field(default_factory=Silence)
 
 
