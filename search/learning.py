@@ -48,8 +48,8 @@ class Session:
     ``proposer`` is the client of the model that writes instructions; ``trials`` executes prompts. ``token_budget`` and
     ``max_demos`` bound the demos of one prompt, single or expert. ``refit``: choose the final demos from training
     and validation examples together. ``retrieved``: most demos that an expert's prompt may retrieve for a query.
-    ``experts`` and ``proposals`` are the numbers that the user fixed, if any. ``white_box`` is there for the methods that
-    heed the setting of this name.
+    ``experts`` and ``proposals`` are the numbers that the user fixed, if any. ``white_box`` is there for the
+    methods that heed the setting of this name.
     """
 
     problem: Problem

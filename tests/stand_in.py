@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ class StandIn:
 
     width = 12
     #: Soft prompts of all instances, in order.
-    asked: list[NDArray[np.float32]] = []
+    asked: ClassVar[list[NDArray[np.float32]]] = []
 
     def __init__(self, folder: Path, gguf: str | None = None) -> None:
         self.folder = folder

@@ -66,7 +66,7 @@ class Causal:
         return int(self._model.get_input_embeddings().weight.shape[1])
 
     def write(self, soft: NDArray[np.float32], question: str, opening: str, max_tokens: int) -> Continuation:
-        """Return how the answer to the vectors ``soft`` (tokens, width) and then ``question`` goes on after ``opening``.
+        """Return how the answer to the vectors ``soft`` (tokens, width), then ``question``, goes on after ``opening``.
 
         Decoding is greedy. Vectors and question stand in the user's turn if the model has a chat template.
         """

@@ -1,7 +1,7 @@
 """White box: a model in this process that answers a question under a soft prompt; every answer is kept in the ledger.
 
-It costs time and no budget. What the ledger has is not written again, so a killed run goes on where it was and the model
-isn't even loaded for what is known. Knows nothing of searches or scores.
+It costs time and no budget. What the ledger has is not written again, so a killed run goes on where it was, and the
+model isn't even loaded for what is known. Knows nothing of searches or scores.
 """
 
 from __future__ import annotations

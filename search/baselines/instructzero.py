@@ -5,10 +5,10 @@ A latent of ten numbers becomes five soft tokens before a question with five exa
 greedily, the instruction is scored on up to 20 validation examples, and the next latents are those with the largest
 expected improvement (`mop.search.baselines.latent_search`). Two latents with one instruction pay for its score once.
 
-As with APE here, the budget decides the numbers, and all candidates see the same examples. Two thirds of the calls are for
-the search; with the rest, the best few meet on more examples. The comparison paper (arXiv 2407.00256) ran 20 instructions
-on 20 examples each, 11 of them to start with: so do 600 calls. Demos are attached after selection as published, or stand
-there during it (``fair``).
+As with APE here, the budget decides the numbers, and all candidates see the same examples. Two thirds of the calls are
+for the search; with the rest, the best few meet on more examples. The comparison paper (arXiv 2407.00256) ran 20
+instructions on 20 examples each, 11 of them to start with: so do 600 calls. Demos are attached after selection as
+published, or stand there during it (``fair``).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ async def _learn(session: Session, *, during: tuple[Demo, ...] = (), after: tupl
 
 
 class _Search:
-    """One run. ``contenders`` are the distinct prompts, ``rows`` their scores, ``chosen`` says which each latent gave."""
+    """One run. ``contenders`` are the distinct prompts, ``rows`` their scores, ``chosen`` those of the latents."""
 
     def __init__(self, session: Session, demos: tuple[Demo, ...]) -> None:
         if session.white_box is None:
@@ -193,5 +193,5 @@ class _Search:
 
 
 def _finalists(candidates: int, seen: int, left: int) -> int:
-    """Return how many of the best race: four if the calls give each of them new examples in the first rung, else two."""
+    """Return how many of the best race: four if each of them gets new examples in the first rung, else two."""
     return min(candidates, 4 if left >= 4 * seen else 2)
