@@ -126,6 +126,11 @@ async def aoptimize(
     listener = listener or Silence()
     budget = budget or make_budget(settings)
     metric = get_metric(settings.metric)
+    white_box = None
+    if "white_box" in get_method(settings.method).heeds:
+        from mop.lm.white_box import WhiteBox
+
+        white_box = await asyncio.to_thread(WhiteBox, settings.white_box, ledger=book, run=run_name, replay=replay)
     listener.stage("encoding examples")
     bare_encoder = await asyncio.to_thread(resolve_encoder, settings.encoder, replay=replay)
     encoder = CachedEncoder(bare_encoder, book)
@@ -164,11 +169,6 @@ async def aoptimize(
             replay=replay,
         )
     used.traffic = [one.traffic for one in {id(one): one for one in (client, proposer)}.values()]
-    white_box = None
-    if "white_box" in get_method(settings.method).heeds:
-        from mop.lm.white_box import WhiteBox
-
-        white_box = await asyncio.to_thread(WhiteBox, settings.white_box, ledger=book, run=run_name, replay=replay)
     decoding = problem.decoding
     trials = Trials(client, decoding, metric)
     session = Session(

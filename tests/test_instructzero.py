@@ -225,7 +225,7 @@ def by_instruction(messages: list[dict[str, Any]]) -> str:
 
 def learned(endpoint: FakeEndpoint, ledger: Path, **options: Any) -> tuple[Any, Run]:
     used = Run()
-    given = {"method": "instructzero", "budget": 240, "white_box": TINY, "model": "simulated", **options}
+    given = {"method": "instructzero", "budget": 120, "white_box": TINY, "model": "simulated", **options}
     given |= {"base_url": endpoint.base_url, "encoder": f"endpoint:fake@{endpoint.base_url}"}
     mixture = run(aoptimize(splits(), make_settings(given, environment={}), ledger=ledger, used=used))
     return mixture, used
@@ -235,7 +235,7 @@ def test_instructzero_finds_a_good_instruction_within_the_budget_and_saves_it(
     stand_in: list[Any], tmp_path: Path
 ) -> None:
     with FakeEndpoint(by_instruction) as endpoint:
-        mixture, used = learned(endpoint, tmp_path / "ledger.sqlite")
+        mixture, used = learned(endpoint, tmp_path / "ledger.sqlite", budget=240)
         assert 120 <= used.sent <= 240
         tried = {body["messages"][0]["content"] for body in endpoint.bodies if "messages" in body}
     assert used.spend.by_role.keys() == {"execute"}
@@ -270,7 +270,7 @@ def test_a_run_that_dies_in_the_middle_goes_on_where_it_was(
         write = StandIn.write
 
         def dying(self: StandIn, soft: Any, *asked: Any) -> Any:
-            if len(stand_in) == 5:
+            if len(stand_in) == 2:
                 raise KeyboardInterrupt
             return write(self, soft, *asked)
 
@@ -280,7 +280,7 @@ def test_a_run_that_dies_in_the_middle_goes_on_where_it_was(
         monkeypatch.setattr(StandIn, "write", write)
         resumed, used = learned(endpoint, tmp_path / "half.sqlite")
     assert len(stand_in) == latents
-    assert used.white_box[1] == 5
+    assert used.white_box[1] == 2
     assert resumed.generalist == whole.generalist
 
 
@@ -295,7 +295,7 @@ def test_an_instruction_that_many_latents_give_is_paid_for_once(
     assert mixture.report["white_box"] | {"sha256": ""} == {
         "name": TINY,
         "sha256": "",
-        "latents": 16,
+        "latents": 8,
         "instructions": 1,
     }
 

@@ -15,12 +15,12 @@ import warnings
 
 import numpy as np
 import torch
-from botorch.acquisition import LogExpectedImprovement
+from botorch.acquisition.analytic import LogExpectedImprovement
 from botorch.exceptions.warnings import BotorchWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
-from botorch.optim import optimize_acqf
+from botorch.optim.optimize import optimize_acqf
 from gpytorch.kernels import ScaleKernel
 from gpytorch.means import ZeroMean
 from gpytorch.mlls import ExactMarginalLogLikelihood
@@ -34,7 +34,7 @@ from mop.seeds import stream
 Latents = NDArray[np.float64]
 
 #: Starting points for expected improvement: spread over the cube, around the best latents, and of these the climbed.
-SPREAD, BEST, AROUND, CLIMBED = 512, 4, 64, 12
+SPREAD, BEST, AROUND, CLIMBED = 512, 4, 64, 8
 #: Standard deviation of the points around a good latent, and least distance of two latents, in edges of the cube.
 STEP, APART = 0.15, 0.02
 
@@ -89,7 +89,7 @@ def _improving(
     with torch.no_grad():
         order = torch.argsort(improvement(starts), descending=True, stable=True)
     bounds = torch.stack([torch.zeros_like(x[0]), torch.ones_like(x[0])])
-    climbed, values = optimize_acqf(
+    climbed, _ = optimize_acqf(
         improvement,
         bounds=bounds,
         q=1,
@@ -97,9 +97,10 @@ def _improving(
         batch_initial_conditions=starts[order[:CLIMBED]],
         return_best_only=False,
         retry_on_optimization_warning=False,
-        options={"maxiter": 60},
+        options={"maxiter": 40},
     )
-    tops = climbed[torch.argsort(values, descending=True, stable=True), 0]
+    with torch.no_grad():
+        tops = climbed[torch.argsort(improvement(climbed), descending=True, stable=True), 0]
     return np.concatenate([tops.numpy(), starts[order, 0].numpy()])
 
 
