@@ -243,7 +243,7 @@ def test_instructzero_finds_a_good_instruction_within_the_budget_and_saves_it(
     numbers = sorted(int(text.split()[-1][:-1]) for text in tried)
     chosen = int(mixture.generalist.instruction.split()[-1][:-1])
     assert chosen in numbers[:2]
-    assert len(numbers) == mixture.report["white_box"]["instructions"] == 8
+    assert 5 < len(numbers) == mixture.report["white_box"]["instructions"] <= 8
     mixture.save(tmp_path / "one.mop")
     assert load(tmp_path / "one.mop").generalist == mixture.generalist
 
