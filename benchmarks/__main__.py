@@ -69,6 +69,7 @@ def run_command(given: argparse.Namespace) -> int:
             "experts",
             "proposals",
             "retrieved",
+            "white_box",
             "max_demos",
             "prompt_tokens",
         )
@@ -233,6 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--experts", type=int, help="for the methods that learn several experts")
     grid.add_argument("--proposals", type=int)
     grid.add_argument("--retrieved", type=int, help="for mop: most demos that a query gets after its expert's")
+    grid.add_argument("--white-box", help="for instructzero: local model that writes instructions")
     grid.add_argument("--max-demos", type=int)
     grid.add_argument("--prompt-tokens", type=int)
     grid.add_argument("--test", type=int, help="most test examples [100]")

@@ -22,7 +22,7 @@ from benchmarks.splitting import sizes_of
 from benchmarks.tasks import CODE, choose_tasks, load_task
 from mop.errors import ModelUnavailable, MopError, SettingsError
 from mop.search.ablations import Ablations
-from mop.search.methods import PARTICULAR, get_method
+from mop.search.methods import DEFAULT_METHOD, PARTICULAR, get_method
 from mop.settings import make_settings
 
 
@@ -87,8 +87,8 @@ def plan_cells(
 def _named(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that differ from their defaults, and the model and the caps in any case, in one spelling."""
     given = {name: value for name, value in options.items() if value is not None}
-    # Whether a method heeds an option is seen to elsewhere; the default method heeds all of them.
-    settings = make_settings(given, environment={})
+    # Whether a method heeds an option is seen to elsewhere.
+    settings = make_settings({n: v for n, v in given.items() if _heeds(DEFAULT_METHOD, n)}, environment={})
     caps = {name: getattr(settings, name) for name in ("budget", "tokens", "usd")}
     defaults = {name: field.default for name, field in type(settings).model_fields.items()}
     # A default that is given explicitly is no option of its own, so tables put its cells with those that left it out.

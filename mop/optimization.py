@@ -49,6 +49,8 @@ class Run:
     sent: int = 0
     from_ledger: int = 0
     seconds: float = 0.0
+    #: Instructions that a white-box model wrote now, those that the ledger had, and the seconds of writing.
+    white_box: tuple[int, int, float] = (0, 0, 0.0)
 
 
 def optimize(
@@ -138,6 +140,11 @@ async def aoptimize(
     else:
         caps = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
     metric = get_metric(settings.metric, allow_code=settings.allow_code)
+    white_box = None
+    if "white_box" in get_method(settings.method).heeds:
+        from mop.lm.white_box import WhiteBox
+
+        white_box = await asyncio.to_thread(WhiteBox, settings.white_box, ledger=book, run=run_name, replay=replay)
     listener.stage("encoding examples")
     bare_encoder = await asyncio.to_thread(
         fit_encoder, settings.encoder, [example.input for example in splits.train], replay=replay
@@ -177,6 +184,7 @@ async def aoptimize(
         coverage=settings.coverage,
         soft=settings.soft,
         border_share=settings.border_share,
+        white_box=white_box,
         listener=listener,
         ablations=ablations or Ablations(),
     )
@@ -184,6 +192,8 @@ async def aoptimize(
         learned = await learn(session)
     finally:
         _fill(used, caps, time.perf_counter() - started)
+        if white_box is not None:
+            used.white_box = (white_box.written, white_box.from_ledger, white_box.seconds)
         await models.aclose()
         if book is not ledger:
             book.close()

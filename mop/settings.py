@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mop.errors import SettingsError
-from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER
+from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER, DEFAULT_WHITE_BOX
 from mop.metrics import Metric
 from mop.search.methods import DEFAULT_METHOD, PARTICULAR, get_method
 
@@ -70,6 +70,8 @@ class Settings(BaseModel):
         border_share: Share of the budget, out of what the search leaves over, for trying other routes near the borders
             between regions; 0 tries none.
         allow_code: Let the metric ``python_tests`` run what the model writes, in a sandbox (`mop.sandbox`).
+        white_box: Model that writes instructions under soft prompts for the methods ``instructzero…``: ``local/...``, a
+            GGUF file, a folder for transformers, or a Hugging Face name. It runs in this process.
         seed: Seed of all random choices.
     """
 
@@ -102,6 +104,7 @@ class Settings(BaseModel):
     soft: float = Field(default=0.2, ge=0, le=1)
     border_share: float = Field(default=0.05, ge=0, le=0.5)
     allow_code: bool = False
+    white_box: str = Field(default=DEFAULT_WHITE_BOX, min_length=1)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from mop.embeddings.encoders import Vectors
 from mop.limits import Limits
 from mop.lm.client import ModelClient
+from mop.lm.white_box import WhiteBox
 from mop.mixture import Expert
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
@@ -51,7 +52,8 @@ class Session:
     and validation examples together. ``retrieved``: most demos that an expert's prompt may retrieve for a query.
     ``experts`` and ``proposals`` are the numbers that the user fixed, if any. ``coverage``, ``soft`` and
     ``border_share`` are about routes where regions end (`mop.search.borders`), 0 for off. ``ablations`` are the parts
-    of the method that are exchanged for a comparison.
+    of the method that are exchanged for a comparison. ``white_box`` is there for the methods that heed the setting of
+    this name.
     """
 
     problem: Problem
@@ -68,6 +70,7 @@ class Session:
     coverage: float = 0.99
     soft: float = 0.2
     border_share: float = 0.05
+    white_box: WhiteBox | None = None
     listener: Listener = field(default_factory=Silence)
     ablations: Ablations = field(default_factory=Ablations)
 

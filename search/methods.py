@@ -53,9 +53,11 @@ PARTICULAR = (
     "coverage",
     "soft",
     "border_share",
+    "white_box",
 )
 
 _PROPOSES = frozenset({"proposals"})
+_WHITE_BOX = frozenset({"white_box"})
 _BASELINES = "mop.search.baselines"
 #: What ``mop`` has: its proposer sees both what an expert doesn't show and what went wrong.
 _MOP = {"assignment": "kmeans", "counting": "held-out", "view": None, "selection": "joint-region"}
@@ -65,13 +67,13 @@ METHODS: Mapping[str, Method] = {
     "mop": Method(
         "region-based joint search, shipped only where it beats the best single prompt",
         "mop.search.mixture_search:learn",
-        frozenset(PARTICULAR),
+        frozenset(PARTICULAR) - _WHITE_BOX,
         _MOP,
     ),
     "mop-fixed": Method(
         "mop without retrieval: no prompt depends on the query but by its region",
         f"{_BASELINES}.knn:mop_fixed",
-        frozenset(PARTICULAR) - {"retrieved", "soft"},
+        frozenset(PARTICULAR) - {"retrieved", "soft"} - _WHITE_BOX,
         _MOP,
     ),
     "knn": Method("the 15 nearest labelled examples of each query as its demos; no search", f"{_BASELINES}.knn:knn"),
@@ -93,6 +95,31 @@ METHODS: Mapping[str, Method] = {
         "APE, the demos nearest to K centroids in place during selection",
         f"{_BASELINES}.ape:ape_kcentroids_fair",
         _PROPOSES,
+    ),
+    "instructzero": Method(
+        "InstructZero: the best instruction of a small local model under optimized soft prompts, without demos",
+        f"{_BASELINES}.instructzero:instructzero",
+        _PROPOSES | _WHITE_BOX,
+    ),
+    "instructzero-random": Method(
+        "InstructZero, random demos attached after selection",
+        f"{_BASELINES}.instructzero:instructzero_random",
+        _PROPOSES | _WHITE_BOX,
+    ),
+    "instructzero-random-fair": Method(
+        "InstructZero, random demos in place during selection",
+        f"{_BASELINES}.instructzero:instructzero_random_fair",
+        _PROPOSES | _WHITE_BOX,
+    ),
+    "instructzero-kcentroids": Method(
+        "InstructZero, the demos nearest to K centroids attached after selection",
+        f"{_BASELINES}.instructzero:instructzero_kcentroids",
+        _PROPOSES | _WHITE_BOX,
+    ),
+    "instructzero-kcentroids-fair": Method(
+        "InstructZero, the demos nearest to K centroids in place during selection",
+        f"{_BASELINES}.instructzero:instructzero_kcentroids_fair",
+        _PROPOSES | _WHITE_BOX,
     ),
     "mop-paper": Method(
         "Mixture-of-Prompts as published (demos as chat turns; same examples for all candidates; the budget is shared)",

@@ -61,6 +61,11 @@ def from_demos(examples: Sequence[Example]) -> str:
     )
 
 
+def bare(examples: Sequence[Example]) -> str:
+    """Return the shortest question for an instruction that explains ``examples``: a soft prompt says the rest."""
+    return f"{_pairs(examples)}\nWhat was the instruction?"
+
+
 def from_complement(examples: Sequence[Example], shown: Sequence[Example]) -> str:
     """Return the question for an instruction that complements the demos ``shown`` by explaining ``examples``."""
     return (

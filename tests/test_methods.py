@@ -15,6 +15,7 @@ import pytest
 from fake_endpoint import FakeEndpoint
 from simulated import nearest_demo_answer, splits
 from small import WordEncoder
+from stand_in import StandIn
 
 from mop.artifact import from_bytes, load, to_bytes
 from mop.cli import main
@@ -23,6 +24,7 @@ from mop.errors import SettingsError
 from mop.lm.budget import Budget
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
+from mop.lm.white_box import WhiteBox
 from mop.metrics import get_metric
 from mop.mixture import Mixture
 from mop.optimization import Run, aoptimize
@@ -50,6 +52,7 @@ ONE_PROMPT = [name for name in OPPONENTS if not name.startswith("mop") and name 
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOP_API_KEY", "key")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    monkeypatch.setattr("mop.lm.causal.Causal", StandIn)
 
 
 def session(
@@ -65,11 +68,11 @@ def session(
         seed=seed,
         description=options.pop("description", None),
     )
-    client = ModelClient(
-        "simulated", ledger=Ledger.in_memory(), base_url=endpoint.base_url, budget=Budget(calls), concurrency=16
-    )
+    ledger = Ledger.in_memory()
+    client = ModelClient("simulated", ledger=ledger, base_url=endpoint.base_url, budget=Budget(calls), concurrency=16)
     plan = Plan.of(calls, train=train, validation=validation)
     trials = Trials(client, problem.decoding, MetricScorer(problem.metric))
+    options.setdefault("white_box", WhiteBox("local/smollm2-135m-instruct", ledger=ledger))
     return Session(problem=problem, plan=plan, trials=trials, proposer=client, **options)
 
 
@@ -354,6 +357,8 @@ def test_an_unknown_method_is_named_with_the_nearest_known_one() -> None:
         ("mop-paper", {"refit": True}),
         ("ape", {"retrieved": 2}),
         ("random-demos", {"proposals": 3}),
+        ("ape", {"white_box": "local/smollm2-135m-instruct"}),
+        ("mop", {"white_box": "local/smollm2-135m-instruct"}),
     ],
 )
 def test_a_setting_that_a_method_cannot_follow_is_refused(method: str, option: dict[str, Any]) -> None:

@@ -149,6 +149,7 @@ def _learned(target: Path, mixture: Mixture, splits: Splits, used: Run) -> dict[
         "completion_tokens": used.spend.usage.completion_tokens,
         "usd": used.spend.usd,
         "seconds": used.seconds,
+        "white_box": dict(zip(("written", "from_ledger", "seconds"), used.white_box, strict=True)),
         "gate": mixture.report.get("gate"),
         "generalist": mixture.report.get("generalist"),
     }
@@ -194,6 +195,13 @@ def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:
         f"{plural(usage.prompt_tokens, 'prompt token')} ({usage.cached_tokens:,} cached), "
         f"{plural(usage.completion_tokens, 'completion token')}{paid}, {duration(used.seconds)}.",
     )
+    written, known, seconds = used.white_box
+    if written or known:
+        say(
+            console,
+            f"The white-box model wrote {plural(written, 'instruction')} here in {duration(seconds)} "
+            f"({known:,} more from the ledger); that is no part of the budget.",
+        )
     say(console, f'Next: mop show {target} · mop route {target} "…" · mop evaluate {target} DATA', style="dim")
 
 

@@ -159,7 +159,7 @@ class SearchOptions(QuickstartOptions):
     """All settings of a search."""
 
     method: str | None = None
-    """mop, or an opponent: zero-shot, random-demos, ape, ape-random, ape-kcentroids, mop-paper, … [default: mop]."""
+    """mop, or an opponent: zero-shot, random-demos, ape, ape-kcentroids, instructzero, mop-paper, … [default: mop]."""
     metric: str | None = None
     """exact_match, token_f1, contains, checks, judge, …, or module:function [default: exact_match]."""
     judge: str | None = None
@@ -180,6 +180,8 @@ class SearchOptions(QuickstartOptions):
     """Number of instructions that the model writes at the start [default: follows from the budget]."""
     retrieved: int | None = None
     """Most demos retrieved for each query, after an expert's own; 0 keeps every prompt fixed [default: 1]."""
+    white_box: str | None = None
+    """Local model that writes instructions for instructzero [default: local/qwen2.5-coder-0.5b-instruct]."""
     refit: bool | None = None
     """Choose the final demos from training and validation examples together [default: no]."""
     coverage: float | None = None

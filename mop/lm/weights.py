@@ -30,6 +30,7 @@ from mop.lm.assembly import Assembly, DiskFull, WeightFile, hash_file
 
 DEFAULT_CHAT = "local/qwen2.5-coder-1.5b-instruct"
 DEFAULT_ENCODER = "local/all-minilm-l6-v2"
+DEFAULT_WHITE_BOX = "local/qwen2.5-coder-0.5b-instruct"
 
 #: Called with the model's id, the bytes in place and the bytes in all. It may be called from another thread,
 #: but never from two at once.
