@@ -14,7 +14,7 @@ from mop.search.experts import with_answers
 from mop.search.judging import Judging, race_report
 from mop.search.plan import CALLS_PER_ARM, CROSSED_ARMS
 from mop.search.proposers import Candidate
-from mop.search.race import Arm
+from mop.search.race import Arm, mean_seen
 from mop.search.singles import SinglePrompt, crossed_prompts, single_prompts
 
 #: Used when the user gives no instruction of their own.
@@ -41,7 +41,7 @@ async def find_generalist(judging: Judging) -> Generalist:
     singles = single_prompts(problem, candidates, arms=plan.single_arms, **limits)
     first = await judging.race(_arms(singles, judging), plan.single_calls)
     ranked = [singles[arm] for arm in first.ranking]
-    session.listener.best(first.mean(first.winner))
+    session.say_best(first.mean(first.winner))
     winner, crossed = ranked[0], []
     calls = min(plan.crossing_calls, judging.spare - len(judging.order) // 4)
     if (arms := min(CROSSED_ARMS, calls // CALLS_PER_ARM)) >= 2:
@@ -50,7 +50,7 @@ async def find_generalist(judging: Judging) -> Generalist:
         second = await judging.race(_arms(crossed_singles, judging), calls)
         winner = crossed_singles[second.winner]
         crossed = race_report([single.name for single in crossed_singles], second)
-        session.listener.best(second.mean(second.winner))
+        session.say_best(second.mean(second.winner))
     scores = await _scores(judging, winner)
     zero_shot = next((single.prompt for single in ranked if not single.prompt.demos), None)
     return Generalist(
@@ -61,7 +61,7 @@ async def find_generalist(judging: Judging) -> Generalist:
         report={
             "singles": race_report([single.name for single in singles], first),
             "crossed": crossed,
-            "generalist": {"name": winner.name, "score": float(np.nanmean(scores))},
+            "generalist": {"name": winner.name, "score": mean_seen(scores)},
         },
     )
 

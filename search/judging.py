@@ -11,7 +11,7 @@ from mop.prompts import Prompt
 from mop.search import proposers
 from mop.search.learning import Session
 from mop.search.proposers import Candidate
-from mop.search.race import Arm, RaceResult, race
+from mop.search.race import Arm, RaceResult, mean_seen, race
 from mop.seeds import stream
 
 
@@ -68,7 +68,7 @@ def race_report(names: Sequence[str], result: RaceResult) -> list[dict[str, obje
         {
             "name": names[arm],
             "examples": int(np.isfinite(result.scores[arm]).sum()),
-            "score": result.mean(arm) if np.isfinite(result.scores[arm]).any() else None,
+            "score": mean_seen(result.scores[arm]),
         }
         for arm in result.ranking
     ]

@@ -6,6 +6,7 @@ client keeps the ledger and the budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -62,6 +63,11 @@ class Session:
     experts: int | None = None
     proposals: int | None = None
     listener: Listener = field(default_factory=Silence)
+
+    def say_best(self, score: float | None) -> None:
+        """Tell the listener the best score so far; nothing is said where nothing was scored."""
+        if score is not None and not math.isnan(score):
+            self.listener.best(score)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from mop.search.instructions import RegionInstructions
 from mop.search.judging import Judging, race_report
 from mop.search.learning import Learned, Session
 from mop.search.proposers import Candidate
+from mop.search.race import mean_seen
 from mop.search.selection import Gate, gate
 from mop.search.singles import SinglePrompt
 from mop.search.words import region_words
@@ -68,7 +69,7 @@ class _Search:
         if self.plan.region_counts == (1,):
             return self._one_prompt(generalist, generalist.report)
         best, layouts = await self._race_layouts(generalist.single)
-        self.session.listener.best(float(np.nanmean(best.scores)))
+        self.session.say_best(mean_seen(best.scores))
         self.session.listener.stage("choosing instructions by region")
         choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates)
         chosen, scores = await choice.choose()
@@ -138,7 +139,7 @@ class _Search:
 
     def _one_prompt(self, generalist: Generalist, report: dict[str, object]) -> Learned:
         prompt = generalist.single.prompt
-        score = float(np.nanmean(generalist.scores))
+        score = mean_seen(generalist.scores)
         expert = Expert(
             prompt=prompt,
             size=len(self.problem.train),

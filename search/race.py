@@ -51,8 +51,15 @@ class RaceResult:
         return self.ranking[0]
 
     def mean(self, arm: int) -> float:
-        """Mean score of an arm over the examples that it saw."""
-        return float(np.nanmean(self.scores[arm]))
+        """Mean score of an arm over the examples that it saw; NaN if it saw none, as with too few calls for a rung."""
+        mean = mean_seen(self.scores[arm])
+        return math.nan if mean is None else mean
+
+
+def mean_seen(scores: NDArray[np.float64]) -> float | None:
+    """Return the mean of one arm's ``scores`` where a trial was run; None if none was."""
+    seen = scores[np.isfinite(scores)]
+    return float(seen.mean()) if len(seen) else None
 
 
 def next_rung(alive: int, seen: int, examples: int, calls: int) -> int:
@@ -101,8 +108,8 @@ async def race(
 
 
 def _best_first(scores: NDArray[np.float64], alive: Sequence[int]) -> list[int]:
-    means = {arm: float(np.nanmean(scores[arm])) if np.isfinite(scores[arm]).any() else -1.0 for arm in alive}
-    return sorted(alive, key=lambda arm: (-means[arm], arm))
+    means = {arm: mean_seen(scores[arm]) for arm in alive}
+    return sorted(alive, key=lambda arm: (-(-1.0 if (mean := means[arm]) is None else mean), arm))
 
 
 def _not_beaten(

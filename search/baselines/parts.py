@@ -15,7 +15,7 @@ from mop.search import proposers
 from mop.search.generalist import DEFAULT_INSTRUCTION
 from mop.search.learning import Learned, Session
 from mop.search.proposers import Candidate
-from mop.search.race import Arm, RaceResult, race
+from mop.search.race import Arm, RaceResult, mean_seen, race
 from mop.seeds import stream
 
 #: APE and the mixture of the paper ask for twenty instructions a task; small budgets ask for fewer.
@@ -108,7 +108,7 @@ async def select(session: Session, contenders: Sequence[Contender], calls: int) 
         count -= 1
     arms = [Arm.single(one.name, one.prompt, len(problem.validation)) for one in contenders[:count]]
     result = await race(arms, problem.validation, order, session.trials, calls=calls)
-    session.listener.best(result.mean(result.winner))
+    session.say_best(result.mean(result.winner))
     return result
 
 
@@ -127,7 +127,7 @@ def one_prompt(
     problem = session.problem
     winner = contenders[result.winner]
     prompt = winner.prompt if demos is None else Prompt(winner.prompt.instruction, demos)
-    score = result.mean(result.winner)
+    score = mean_seen(result.scores[result.winner])
     expert = Expert(
         prompt=prompt,
         size=len(problem.train),
@@ -141,7 +141,7 @@ def one_prompt(
         {
             "name": contenders[arm].name,
             "examples": _examples(result, arm),
-            "score": result.mean(arm) if _examples(result, arm) else None,
+            "score": mean_seen(result.scores[arm]),
         }
         for arm in result.ranking
     ]
