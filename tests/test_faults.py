@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asking import ask, asks, client_of, expected
 from fake_endpoint import FakeEndpoint, Fault
 from simulated import nearest_demo_answer, splits
-from test_client import ask, asks, client_of, expected
 
 from mop.errors import ModelError, ModelUnavailable
 from mop.lm import endpoint as endpoint_module
