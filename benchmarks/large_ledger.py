@@ -56,7 +56,7 @@ def fill(path: Path, calls: int, prompt_bytes: int, say: Callable[[str], None]) 
 
 @contextmanager
 def _written_at(seconds: float) -> Iterator[None]:
-    with mock.patch.object(ledger_module.time, "time", lambda: seconds):
+    with mock.patch.object(ledger_module.time, "time", return_value=seconds):
         yield
 
 
@@ -83,10 +83,10 @@ def measure(path: Path, calls: int, prompt_bytes: int, say: Callable[[str], None
             lines = bill(ledger, by)
             total = whole(lines)
             seconds, worked = time.perf_counter() - begun, time.process_time() - worked
-            assert total is not None and total.total.calls == calls
-            say(
-                f"stats by {', '.join(by) or 'nothing'}: {seconds:.2f} s ({worked:.2f} s of processor), {len(lines)} groups"
-            )
+            assert total is not None
+            assert total.total.calls == calls
+            name = ", ".join(by) or "nothing"
+            say(f"stats by {name}: {seconds:.2f} s ({worked:.2f} s of processor), {len(lines)} groups")
             if seconds >= STATS_SECONDS:
                 missed.append(f"stats by {by} took {seconds:.1f} s, the mark is {STATS_SECONDS:g} s")
     ledger.close()

@@ -5,8 +5,8 @@
 Run after run in one process, with the real client, ledger, budget and limiter, against a fake endpoint in a process of
 its own that refuses calls that come too fast and fails one call in thirty: each run makes calls in batches and asks for
 them again, and every few runs a whole search is made. A line over time, each between two runs; at the end it fails
-unless memory stays within 50 MB of what it was after the warm-up (a fifth of the time), and file descriptors and threads
-within two.
+unless memory stays within 50 MB of what it was after the warm-up (a fifth of the time), and file descriptors and
+threads within two.
 
     python -m benchmarks.soak --calls 1000000
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_endpoint import Failing, FakeEndpoint
-from simulated import nearest_demo_answer
 
 from benchmarks import large_ledger, soak
 from benchmarks.soak import Look, Watch
@@ -19,8 +17,8 @@ def test_memory_files_and_threads_are_steady_over_runs_with_failures(
     monkeypatch.setattr(soak, "RUN_CALLS", 160)
     monkeypatch.setattr(soak, "BATCH", 80)
     lines: list[str] = []
-    with FakeEndpoint(nearest_demo_answer, faults=Failing(0.03), record=False) as server:
-        assert soak.soak(server.base_url, tmp_path, 0.0, lines.append, every=0.0) == []
+    with soak.endpoint() as url:
+        assert soak.soak(url, tmp_path, 0.0, lines.append, every=0.0) == []
     assert len(lines) == soak.LEAST_RUNS + 1
     assert "calls" in lines[-1]
 
