@@ -111,6 +111,7 @@ async def aoptimize(
     import asyncio
 
     from mop.embeddings.encoders import CachedEncoder
+    from mop.search.allowance import Allowance
     from mop.search.learning import Session, Silence
     from mop.search.methods import get_method
     from mop.search.problem import Problem
@@ -176,6 +177,7 @@ async def aoptimize(
         retrieved=settings.retrieved,
         experts=settings.experts,
         proposals=settings.proposals,
+        allowance=Allowance(plan.calls, budget=budget, trials=trials, model=settings.model),
         listener=listener,
     )
     try:

@@ -16,6 +16,7 @@ from mop.lm.client import ModelClient
 from mop.mixture import Expert
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
+from mop.search.allowance import Allowance
 from mop.search.plan import Plan
 from mop.search.problem import Problem
 from mop.search.trials import Trials
@@ -62,6 +63,7 @@ class Session:
     retrieved: int = 1
     experts: int | None = None
     proposals: int | None = None
+    allowance: Allowance | None = None
     listener: Listener = field(default_factory=Silence)
 
     def say_best(self, score: float | None) -> None:

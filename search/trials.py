@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from mop.decoding import Decoding
 from mop.examples import Example
 from mop.lm.client import ModelClient
+from mop.lm.request import Request
 from mop.metrics import Metric
-from mop.prompts import Prompt
+from mop.prompts import TOKENS_PER_MESSAGE, Prompt, estimate_tokens
 
 Trial = tuple[Prompt, Example]
 
@@ -30,11 +31,27 @@ class Trials:
         self._decoding = decoding
         self._metric = metric
         self._known: dict[Trial, tuple[float, str]] = {}
+        self._prefix_tokens: dict[Prompt, int] = {}
+        #: Estimated tokens (prompt, answer) of all trials so far.
+        self.sizes = (0, 0)
 
     @property
     def done(self) -> int:
         """Number of different trials so far; each took one model call."""
         return len(self._known)
+
+    def size(self, trial: Trial) -> tuple[int, int]:
+        """Return the estimated tokens of a trial's prompt and of its answer."""
+        prompt, example = trial
+        prefix = prompt.prefix
+        if prefix not in self._prefix_tokens:
+            self._prefix_tokens[prefix] = prefix.tokens
+        query = estimate_tokens(example.input) + TOKENS_PER_MESSAGE + sum(demo.tokens for demo in prompt.retrieved)
+        return self._prefix_tokens[prefix] + query, estimate_tokens(example.output) + 1
+
+    def request(self, trial: Trial) -> Request:
+        """Return the call that a trial makes."""
+        return self._decoding.request(self._client.model, trial[0], trial[1].input)
 
     async def score(self, trials: Sequence[Trial]) -> list[float]:
         """Return the score of each trial, in order; one model call for each that is new."""
@@ -52,8 +69,9 @@ class Trials:
             if trial not in self._known:
                 by_prefix.setdefault(trial[0].prefix, []).append(trial)
         pending = [trial for group in by_prefix.values() for trial in group]
-        requests = [self._decoding.request(self._client.model, prompt, example.input) for prompt, example in pending]
-        replies = await self._client.complete_many(requests)
+        replies = await self._client.complete_many([self.request(trial) for trial in pending])
         for trial, reply in zip(pending, replies, strict=True):
             answer = reply.text.strip()
             self._known[trial] = (self._metric(answer, trial[1].outputs), answer)
+            prompt, answered = self.size(trial)
+            self.sizes = (self.sizes[0] + prompt, self.sizes[1] + answered)

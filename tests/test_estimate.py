@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from simulated import splits
 
 from mop.errors import BudgetExceeded, UnknownPrice
-from mop.estimate import PLANNED_SHARE, affordable_calls, call_tokens, estimate
+from mop.estimate import affordable_calls, call_tokens, estimate
 from mop.examples import Splits
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
@@ -59,19 +59,19 @@ def test_a_local_model_costs_nothing_and_an_unknown_one_nobody_knows_what() -> N
 
 
 @given(st.integers(20_000, 10**7))
-def test_a_cap_on_tokens_plans_a_share_of_it(tokens: int) -> None:
+def test_a_cap_on_tokens_plans_all_of_it(tokens: int) -> None:
     options = settings(budget=f"{tokens} tokens")
     calls = affordable_calls(options, SPLITS)
     each = sum(call_tokens(options, SPLITS))
-    assert calls * each <= tokens * PLANNED_SHARE < (calls + 1) * each
+    assert calls * each <= tokens < (calls + 1) * each
 
 
 @given(st.floats(0.01, 100))
-def test_a_cap_on_money_plans_a_share_of_it(usd: float) -> None:
+def test_a_cap_on_money_plans_all_of_it(usd: float) -> None:
     options = settings(budget=None, usd=usd)
     each = Prices().cost(Usage(*[(sizes := call_tokens(options, SPLITS))[0], 0, sizes[1]]), "gpt-4o-mini")
     calls = affordable_calls(options, SPLITS)
-    assert calls == min(600, int(usd * PLANNED_SHARE / each))
+    assert calls == min(600, int(usd / each))
 
 
 def test_the_tightest_cap_decides() -> None:
@@ -107,6 +107,11 @@ def test_retrieved_demos_are_counted() -> None:
     assert call_tokens(settings(method="ape"), SPLITS)[0] == none
 
 
-def test_other_methods_are_not_bound_by_the_stages_of_the_default_one() -> None:
-    few = Splits(SPLITS.train[:40], SPLITS.validation[:8], ())
-    assert estimate(settings(budget=5000, method="ape"), few).calls == 5000
+def test_every_method_has_its_own_size_and_its_own_end() -> None:
+    names = ("ape", "ape-random-fair", "zero-shot", "random-demos", "mop-paper", "mop", "knn")
+    found = {name: estimate(settings(budget=5000, method=name), SPLITS) for name in names}
+    sizes = {name: call_tokens(settings(method=name), SPLITS)[0] for name in names}
+    assert sizes["ape"] < sizes["zero-shot"] < sizes["random-demos"]
+    assert sizes["ape"] < sizes["mop-paper"] < sizes["ape-random-fair"]
+    assert found["knn"].calls == 0
+    assert all(one.calls < 5000 for one in found.values()), "sixty validation examples are soon used up"

@@ -1,0 +1,147 @@
+"""Allowance: what a run may still use, reckoned in calls of the size that its plan was made for.
+
+Under a cap on calls every call counts one. Under a cap on tokens or money a trial counts what its prompt is expected to
+take of the cap: its estimated size, corrected by what the trials so far took of what they were estimated to take. So a
+plan in calls holds under every cap, and short prompts leave more of it for others. All of it follows from prompts and
+replies, never from time, so that a resumed run takes the same decisions. Knows nothing of stages.
+
+>>> Allowance(600).cost([])
+0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mop.lm.budget import Budget
+from mop.lm.request import Role
+from mop.lm.wire import most_prompt_tokens
+from mop.prompts import TOKENS_PER_MESSAGE, estimate_tokens
+from mop.search.proposers import MAX_INSTRUCTION_TOKENS
+from mop.search.trials import Trial, Trials
+
+#: Expected cost is raised by this share before it is compared with what is left: sizes are estimates.
+CAUTION = 0.03
+#: Trials after which what they took corrects the estimates.
+FEW_TRIALS = 5
+
+
+@dataclass(frozen=True)
+class Cap:
+    """One cap of a budget: its ``room`` for this run; what a call, a prompt token and an answer's token take of it."""
+
+    name: str
+    room: float
+    call: float
+    prompt: float
+    completion: float
+
+    def takes(self, prompt: float, completion: float) -> float:
+        """Return what a call with so many tokens takes."""
+        return self.call + self.prompt * prompt + self.completion * completion
+
+    def spent(self, budget: Budget, role: Role | None = None) -> float:
+        """Return what is spent of it, by all roles or by one."""
+        spend = budget.spent if role is None else budget.spent.by_role.get(role)
+        if spend is None:
+            return 0.0
+        return {"calls": spend.calls, "tokens": spend.tokens, "usd": spend.usd or 0.0}[self.name]
+
+
+class Allowance:
+    """What is left of a plan of ``calls`` calls; with a ``budget`` that caps tokens or money, of its caps.
+
+    ``trials`` executes the run's prompts; ``model`` is the one whose price counts under a cap on money.
+    """
+
+    def __init__(
+        self, calls: int, *, budget: Budget | None = None, trials: Trials | None = None, model: str = ""
+    ) -> None:
+        self.calls = calls
+        #: Calls so far.
+        self.used = 0
+        self._budget, self._trials = budget, trials
+        self._caps = [] if budget is None or trials is None else _caps(budget, model)
+        self._before = [] if budget is None else [cap.spent(budget) for cap in self._caps]
+
+    @property
+    def in_calls(self) -> bool:
+        """Whether every call counts one."""
+        return not self._caps
+
+    def cost(self, trials: Sequence[Trial]) -> float:
+        """Return what ``trials`` are expected to take, in calls of the plan."""
+        if self.in_calls:
+            return len(trials)
+        assert self._trials is not None
+        sizes = [self._trials.size(trial) for trial in trials]
+        prompt, completion = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+        return self._share(len(trials), prompt, completion)
+
+    def question_cost(self, questions: Sequence[str], model_tokens: int = MAX_INSTRUCTION_TOKENS) -> float:
+        """Return what it takes to ask ``questions`` for instructions, in calls of the plan."""
+        if self.in_calls:
+            return len(questions)
+        tokens = sum(estimate_tokens(question) + TOKENS_PER_MESSAGE for question in questions)
+        return self._share(len(questions), tokens, model_tokens * len(questions))
+
+    def spare(self, trials: Sequence[Trial] = (), questions: Sequence[str] = ()) -> float:
+        """Return the calls of the plan that are left for such ``trials`` and ``questions``.
+
+        A call is sent only if the most that it could take is left, which is several times what it will take. So the
+        largest of these calls is kept free under every cap.
+        """
+        if self.in_calls:
+            return self.calls - self.used
+        assert self._budget is not None
+        left = []
+        for cap, before in zip(self._caps, self._before, strict=True):
+            most = max((cap.takes(*size) for size in self._most(trials, questions)), default=0.0)
+            left.append((cap.room - (cap.spent(self._budget) - before) - most) / cap.room)
+        return self.calls * min(left) / (1 + CAUTION)
+
+    def worth(self, calls: float, trials: Sequence[Trial]) -> int:
+        """Return how many trials like ``trials``, on average, ``calls`` calls of the plan are worth."""
+        if self.in_calls or not trials:
+            return int(calls)
+        return int(calls * len(trials) / self.cost(trials))
+
+    def _share(self, calls: int, prompt: float, completion: float) -> float:
+        return self.calls * max(
+            self._correction(cap) * cap.takes(prompt, completion) / cap.room
+            if cap.name != "calls"
+            else calls * cap.call / cap.room
+            for cap in self._caps
+        )
+
+    def _correction(self, cap: Cap) -> float:
+        """Return what the trials so far took of what they were estimated to take; 1 while there are few."""
+        assert self._trials is not None
+        assert self._budget is not None
+        if self._trials.done < FEW_TRIALS:
+            return 1.0
+        return cap.spent(self._budget, "execute") / cap.takes(*self._trials.sizes)
+
+    def _most(self, trials: Sequence[Trial], questions: Sequence[str]) -> list[tuple[float, float]]:
+        assert self._trials is not None
+        found: list[tuple[float, float]] = [
+            (len(question.encode()) + 100, MAX_INSTRUCTION_TOKENS) for question in questions
+        ]
+        if trials:
+            request = self._trials.request(max(trials, key=lambda trial: sum(self._trials.size(trial))))
+            found.append((most_prompt_tokens(request), request.max_tokens))
+        return found
+
+
+def _caps(budget: Budget, model: str) -> list[Cap]:
+    """Return the caps of a budget; none if it caps nothing but calls, which a plan does by itself."""
+    spent, caps = budget.spent, []
+    if budget.tokens is not None:
+        caps.append(Cap("tokens", max(1.0, budget.tokens - spent.tokens), 0.0, 1.0, 1.0))
+    if budget.usd is not None and (price := budget.prices.get(model)).output + price.input > 0:
+        room = max(1e-12, budget.usd - (spent.usd or 0.0))
+        caps.append(Cap("usd", room, 0.0, price.input / 1e6, price.output / 1e6))
+    if caps and budget.calls is not None:
+        caps.append(Cap("calls", max(1.0, budget.calls - spent.calls), 1.0, 0.0, 0.0))
+    return caps
