@@ -36,7 +36,8 @@ class Fault:
 
     ``drop`` closes the connection without a word, ``reset`` so that the other side gets an error; ``delay`` seconds go
     before whatever follows; ``raw`` is sent as the body, with ``status`` and ``headers``. ``cut`` sends only so many
-    bytes of the response and closes, ``drip`` sends a byte each so many seconds. Otherwise the answer is normal.
+    bytes of the response and closes, ``drip`` sends a byte each so many seconds; ``head`` is sent as it is in
+    place of a response, before the connection closes. Otherwise the answer is normal.
     """
 
     status: int = 200
@@ -47,6 +48,7 @@ class Fault:
     reset: bool = False
     cut: int | None = None
     drip: float = 0.0
+    head: bytes | None = None
 
     @classmethod
     def error(cls, status: int, message: str = "no", code: str | None = None, **headers: str) -> Fault:
@@ -55,8 +57,8 @@ class Fault:
         return cls(status, json.dumps(body).encode(), named)
 
     @classmethod
-    def body(cls, value: Any) -> Fault:
-        return cls(raw=json.dumps(value).encode())
+    def body(cls, value: Any, headers: dict[str, str] | None = None) -> Fault:
+        return cls(raw=json.dumps(value).encode(), headers=headers or {})
 
 
 #: What happens to the request of this number (from 0) with this body.
@@ -221,6 +223,9 @@ class FakeEndpoint:
             socket = connection.transport.get_extra_info("socket")
             socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             connection.transport.abort()
+        elif fault is not None and fault.head is not None:
+            connection.transport.write(fault.head)
+            connection.transport.close()
         elif fault is not None and fault.raw is not None:
             connection.reply(fault.status, fault.raw, fault.headers)
         elif path.endswith("/embeddings"):

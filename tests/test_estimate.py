@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from simulated import splits
 
 from mop.errors import BudgetExceeded, UnknownPrice
-from mop.estimate import affordable_calls, call_tokens, estimate
+from mop.estimate import SINGLES, affordable_calls, call_tokens, estimate
 from mop.examples import Splits
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
 from mop.prompts import Demo, Prompt, estimate_tokens
+from mop.search.demos import closed_answers
+from mop.search.experts import with_answers
 from mop.settings import Settings, make_settings
 
 SPLITS = splits()
@@ -34,10 +36,12 @@ def test_tokens_are_those_of_an_average_call_times_the_calls() -> None:
 
 
 def test_an_average_call_is_about_as_long_as_a_real_prompt() -> None:
-    options = settings(max_demos=5, prompt_tokens=10_000)
+    options = settings(max_demos=5, prompt_tokens=10_000, method="random-demos")
     prompt, completion = call_tokens(options, SPLITS)
     demos = tuple(Demo.of(example) for example in SPLITS.train[:5])
-    real = Prompt("Name the thing and its state. " * 4, demos).tokens + estimate_tokens(SPLITS.train[5].input)
+    real = Prompt(
+        with_answers("Name the thing and its state.", closed_answers(SPLITS.train)), demos
+    ).tokens + estimate_tokens(SPLITS.train[5].input)
     assert prompt == pytest.approx(real, rel=0.35)
     assert completion == pytest.approx(estimate_tokens(SPLITS.train[0].output), rel=0.5)
 
@@ -103,8 +107,8 @@ def test_few_validation_examples_bound_what_a_large_budget_can_use() -> None:
 def test_retrieved_demos_are_counted() -> None:
     none, some = (call_tokens(settings(retrieved=count), SPLITS)[0] for count in (0, 5))
     demo = sum(Demo.of(example).tokens for example in SPLITS.train) / len(SPLITS.train)
-    assert some - none == pytest.approx(5 * demo, abs=1)
-    assert call_tokens(settings(method="ape"), SPLITS)[0] == none
+    assert some - none == pytest.approx(5 * demo * (1 - SINGLES), abs=1), "the trials of experts have them"
+    assert call_tokens(settings(method="mop-fixed"), SPLITS)[0] == none
 
 
 def test_every_method_has_its_own_size_and_its_own_end() -> None:
