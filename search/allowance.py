@@ -129,7 +129,8 @@ class Allowance:
             (len(question.encode()) + 100, MAX_INSTRUCTION_TOKENS) for question in questions
         ]
         if trials:
-            request = self._trials.request(max(trials, key=lambda trial: sum(self._trials.size(trial))))
+            size = self._trials.size
+            request = self._trials.request(max(trials, key=lambda trial: sum(size(trial))))
             found.append((most_prompt_tokens(request), request.max_tokens))
         return found
 

@@ -85,6 +85,8 @@ def estimate(
 ) -> None:
     """Say what `mop optimize` would take with the same options: calls, tokens and money. No model is called.
 
+    Four runs in five take 76 to 99 % of the estimated tokens and 87 to 114 % of the calls (benchmarks/estimates.py).
+
     Args:
         data: Examples, as for optimize.
         config: Settings from a TOML or YAML file.
