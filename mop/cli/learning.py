@@ -201,7 +201,7 @@ def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:
 
 def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) -> None:
     plan = estimated.plan
-    say(console, f"At most {plural(estimated.calls, 'call')} to {settings.model}:", style="bold")
+    say(console, f"About {plural(estimated.calls, 'call')} to {settings.model}:", style="bold")
     winners = "two winners" if plan.layout_arms else "winner"
     judged = plan.validation * (2 if plan.layout_arms else 0)
     experts = ", ".join(map(str, plan.region_counts))
