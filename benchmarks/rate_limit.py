@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mop.errors import ModelError
@@ -31,16 +31,21 @@ MARK = 0.9
 
 @dataclass(frozen=True)
 class Kind:
-    """An endpoint: calls per second, calls that may be saved up, seconds per answer, what a refusal says."""
+    """An endpoint: calls per second, calls that may be saved up, seconds per answer, what a refusal says.
+
+    ``outage`` is when it answers 503 to everything, in seconds after the first call.
+    """
 
     rate: float
     burst: float
     latency: float
     retry_after: str | None
+    outage: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         said = {None: "no Retry-After", "whole": "whole seconds", "exact": "milliseconds"}[self.retry_after]
-        return f"{self.rate:4g}/s, burst {self.burst:3g}, {self.latency:.2f} s, {said}"
+        down = f", 503 for {self.outage[1] - self.outage[0]:g} s" if self.outage else ""
+        return f"{self.rate:4g}/s, burst {self.burst:3g}, {self.latency:.2f} s, {said}{down}"
 
 
 KINDS = [
@@ -49,7 +54,11 @@ KINDS = [
     Kind(50, 10, 0.3, "whole"),
     Kind(50, 50, 0.05, "whole"),
     Kind(100, 10, 0.2, None),
+    # Answers nothing but 503 while the client is in full swing, and is measured some seconds later.
+    Kind(50, 10, 0.1, None, (4.0, 6.0)),
 ]
+#: Allows more than any client makes; tells what this machine can do while it is as busy as it is.
+UNLIMITED = Kind(2000, 2000, 0.0, None)
 
 
 @contextmanager
@@ -57,6 +66,7 @@ def endpoint(kind: Kind) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.fake_endpoint", "--latency", str(kind.latency)]
     command += ["--rate", str(kind.rate), "--burst", str(kind.burst)]
     command += ["--retry-after", kind.retry_after] if kind.retry_after else []
+    command += ["--outage", *map(str, kind.outage)] if kind.outage else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent) as process:
         assert process.stdout is not None
         try:
@@ -95,7 +105,13 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     options = parser.parse_args()
     worst = 1.0
-    for kind in KINDS:
+    with endpoint(UNLIMITED) as url:
+        got, _ = asyncio.run(share(UNLIMITED, url, 1.0, 3.0, options.concurrency))
+    most = got * UNLIMITED.rate / 2
+    print(
+        f"This machine makes {2 * most:.0f} calls a second; endpoints that allow more than half of it allow just that."
+    )
+    for kind in (replace(one, rate=round(min(one.rate, most), 1)) for one in KINDS):
         with endpoint(kind) as url:
             got, attempts = asyncio.run(share(kind, url, options.warm_up, options.seconds, options.concurrency))
         worst = min(worst, got)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from mop.connect import is_local
 from mop.errors import UnknownPrice
@@ -41,12 +42,21 @@ def bill(ledger: Ledger, by: Sequence[str] = ("role", "model"), prices: Prices |
     prices = prices or Prices()
     lines: dict[tuple[str, ...], Line] = {}
     for (*group, model), total in ledger.totals((*by, "model")).items():
-        usd = cost(total.usage, model, prices)
-        known = lines.get(tuple(group))
-        if known is not None:
-            usd = None if usd is None or known.usd is None else known.usd + usd
-            total = Total(
-                known.total.calls + total.calls, known.total.usage + total.usage, known.total.seconds + total.seconds
-            )
-        lines[tuple(group)] = Line(tuple(group), total, usd)
+        line = Line(tuple(group), total, cost(total.usage, model, prices))
+        known = lines.get(line.group)
+        lines[line.group] = line if known is None else _together(known, line)
     return list(lines.values())
+
+
+def whole(lines: Sequence[Line]) -> Line | None:
+    """Return the sum of all ``lines`` without reading the ledger again; None if there are none."""
+    if not lines:
+        return None
+    return reduce(_together, lines, Line((), Total(0, Usage(), 0.0), 0.0))
+
+
+def _together(one: Line, other: Line) -> Line:
+    usd = None if one.usd is None or other.usd is None else one.usd + other.usd
+    first, second = one.total, other.total
+    total = Total(first.calls + second.calls, first.usage + second.usage, first.seconds + second.seconds)
+    return Line(one.group, total, usd)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mop.errors import NotRecorded, SettingsError
-from mop.lm.allowance import Allowance
+from mop.lm.caps import Caps
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 
@@ -49,7 +49,7 @@ def connect(
     model: str,
     *,
     ledger: Ledger,
-    budget: Allowance | None = None,
+    budget: Caps | None = None,
     base_url: str | None = None,
     concurrency: int | None = None,
     run: str | None = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mop.connect import connect
 
 if TYPE_CHECKING:
-    from mop.lm.allowance import Allowance
+    from mop.lm.caps import Caps
     from mop.lm.client import ModelClient
     from mop.lm.ledger import Ledger
     from mop.settings import Settings
@@ -24,7 +24,7 @@ class Models:
 
     @classmethod
     def connect(
-        cls, settings: Settings, ledger: Ledger, budget: Allowance | None, run: str, *, replay: bool = False
+        cls, settings: Settings, ledger: Ledger, budget: Caps | None, run: str, *, replay: bool = False
     ) -> Models:
         """Connect every role that the settings name. Raises as `mop.connect.connect` does."""
         made: dict[tuple[str, str | None], ModelClient] = {}

@@ -17,8 +17,8 @@ from mop.connect import open_ledger
 from mop.data import coerce_examples, split_examples
 from mop.encoding import fit_encoder, state_of
 from mop.examples import Splits
-from mop.lm.allowance import Allowance
 from mop.lm.budget import Budget, Spend
+from mop.lm.caps import Caps
 from mop.lm.meter import Traffic
 from mop.metrics import get_metric, metric_name
 from mop.mixture import PROBES, EncoderRecord, Mixture
@@ -106,7 +106,7 @@ async def aoptimize(
     ledger: Ledger | str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
     used: Run | None = None,
-    budget: Allowance | None = None,
+    budget: Caps | None = None,
     replay: bool = False,
     ablations: Ablations | None = None,
 ) -> Mixture:
@@ -123,6 +123,7 @@ async def aoptimize(
     from mop.judge import Judge
     from mop.models import Models
     from mop.search.ablations import Ablations
+    from mop.search.allowance import Allowance
     from mop.search.learning import Session, Silence
     from mop.search.methods import get_method
     from mop.search.problem import Problem
@@ -134,7 +135,7 @@ async def aoptimize(
     book = await asyncio.to_thread(open_ledger, ledger, replay=replay)
     run_name = _run_name(settings, splits)
     listener = listener or Silence()
-    caps: Allowance
+    caps: Caps
     if budget is not None:
         caps = budget
     else:
@@ -185,6 +186,7 @@ async def aoptimize(
         soft=settings.soft,
         border_share=settings.border_share,
         white_box=white_box,
+        allowance=Allowance(plan.calls, budget=caps, trials=trials, clients=models.distinct, model=settings.model),
         listener=listener,
         ablations=ablations or Ablations(),
     )
@@ -222,7 +224,7 @@ async def aoptimize(
     return mixture.with_known_encoder(bare_encoder)
 
 
-def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits | None = None) -> Allowance:
+def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits | None = None) -> Caps:
     """Return the caps of a run: where the ledger is on a server, one budget for all processes with this command.
 
     Raises LedgerError.
@@ -259,7 +261,7 @@ def _encode(encoder: Encoder, splits: Splits) -> tuple[Any, Any]:
     return vectors[: len(splits.train)], vectors[len(splits.train) :]
 
 
-def _fill(used: Run, budget: Allowance, seconds: float) -> None:
+def _fill(used: Run, budget: Caps, seconds: float) -> None:
     used.spend = budget.spent
     used.sent = sum(one.sent for one in used.traffic)
     used.from_ledger = sum(one.from_ledger for one in used.traffic)

@@ -27,7 +27,7 @@ from mop.settings import Settings
 
 if TYPE_CHECKING:
     from mop.examples import Splits
-    from mop.lm.allowance import Allowance
+    from mop.lm.caps import Caps
     from mop.lm.ledger import Ledger
 
 #: What the quick start sets where neither an option nor the environment nor a file does. The budget is for both
@@ -56,7 +56,7 @@ class Watcher(Protocol):
     def fetch(self, id: str) -> None:
         """Fetch a model that may not be here."""
 
-    def search(self, title: str, budget: Allowance, used: Run) -> AbstractContextManager[Listener]:
+    def search(self, title: str, budget: Caps, used: Run) -> AbstractContextManager[Listener]:
         """Watch a search."""
 
     def scoring(self, calls: int) -> AbstractContextManager[Callable[[str], None]]:
@@ -70,7 +70,7 @@ class Unwatched:
         """Fetch the model."""
         pull(id)
 
-    def search(self, title: str, budget: Allowance, used: Run) -> AbstractContextManager[Listener]:  # noqa: ARG002
+    def search(self, title: str, budget: Caps, used: Run) -> AbstractContextManager[Listener]:  # noqa: ARG002
         """Watch nothing."""
         return nullcontext(Silence())
 

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
 from mop.errors import MopError
@@ -88,20 +88,32 @@ def run(coroutine: Coroutine[Any, Any, Result], on_interrupt: Callable[[int], No
 
 
 class _Work(Generic[Result]):
-    """One coroutine on the background loop, and the future that another thread waits for."""
+    """One coroutine on the background loop, and the future that another thread waits for.
+
+    A coroutine may wait for a thread that calls `run` in its turn (an encoder that asks an endpoint). That inner work
+    shares the gate of the outer one and is cancelled with it: Ctrl-C reaches the main thread only.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Result]) -> None:
         self.outcome: Future[Result] = Future()
         self._loop = loop
         self._coroutine = coroutine
         self._task: asyncio.Task[Result] | None = None
-        self._gate = Gate()
+        self._outer = _current.get()
+        self._inner: set[_Work[Any]] = set()
+        self._cancelled = False
+        self._gate: Gate = Gate() if self._outer is None else self._outer._gate
 
     def start(self) -> None:
         context = copy_context()
         context.run(install, self._gate)
+        context.run(_current.set, self)
         self._task = self._loop.create_task(self._coroutine, context=context)
         self._task.add_done_callback(self._settle)
+        if self._outer is not None:
+            self._outer._inner.add(self)
+            if self._outer._cancelled:
+                self.cancel()
 
     def drain(self, on_interrupt: Callable[[int], None] | None) -> None:
         """Start nothing new and wait for what is on the wire."""
@@ -119,6 +131,9 @@ class _Work(Generic[Result]):
         await self._gate.empty()
 
     def cancel(self) -> None:
+        self._cancelled = True
+        for work in tuple(self._inner):
+            work.cancel()
         if self._task is not None:
             self._task.cancel()
         else:  # interrupted before the start was so much as scheduled
@@ -127,6 +142,8 @@ class _Work(Generic[Result]):
             self.outcome.set_running_or_notify_cancel()
 
     def _settle(self, task: asyncio.Task[Result]) -> None:
+        if self._outer is not None:
+            self._outer._inner.discard(self)
         error = None if task.cancelled() else task.exception()
         if task.cancelled():
             self.outcome.cancel()
@@ -135,3 +152,7 @@ class _Work(Generic[Result]):
             self.outcome.set_exception(error)
         else:
             self.outcome.set_result(task.result())
+
+
+#: The work whose coroutine, or a thread that it waits for, is running.
+_current: ContextVar[_Work[Any] | None] = ContextVar("mop_work", default=None)

@@ -120,22 +120,24 @@ class _Borders:
 
     async def try_routes(self, limits: Limits, calls: int) -> Limits:
         """Return the limits with the better of the other ways to route, if one of them is better than none."""
-        before = self.judging.used
-        most = min(calls, self.judging.spare)
         width, margin = self._width(), float(np.quantile(self.margins, self.session.soft))
         options = {"kernel": (self._kernel_cells(width), replace(limits, width=width))}
         if self.session.soft and self.found.layout.retrieval is not None:
             options["second demo"] = (self._second_cells(margin), replace(limits, margin=margin))
         tried: dict[str, Compared] = {}
+        spent = 0.0
         for position, (name, (cells, _)) in enumerate(options.items()):
             # What the first leaves over, the second may use.
-            left = most - (self.judging.used - before)
-            tried[name] = await self._compare(cells, left // (len(options) - position))
+            trials = self.judging.trials(cells)
+            left = min(calls - spent, self.judging.allowance.spare(trials)) / (len(options) - position)
+            affordable = cells[: self.judging.allowance.worth(max(0.0, left), trials)]
+            tried[name] = await self._compare(affordable, len(cells))
+            spent += self.judging.allowance.cost(trials[: tried[name].tried])
         better = {name: compared.gain or 0.0 for name, compared in tried.items() if compared.better}
         chosen = max(better, key=lambda name: better[name]) if better else "nearest"
         routes = {
             "chosen": chosen,
-            "calls": self.judging.used - before,
+            "calls": sum(compared.tried for compared in tried.values()),
             "confidence": CONFIDENCE,
             "tried": {name: asdict(compared) for name, compared in tried.items()},
         }
@@ -181,14 +183,13 @@ class _Borders:
                 cells.append((self.found.prompts[region].retrieving(shown), i))
         return cells
 
-    async def _compare(self, cells: Sequence[tuple[Prompt, int]], calls: int) -> Compared:
-        """Return what ``calls`` of the cells show against the routes as they are.
+    async def _compare(self, tried: Sequence[tuple[Prompt, int]], differing: int) -> Compared:
+        """Return what ``tried``, of ``differing`` cells, show against the routes as they are.
 
         The cells are in the validation order, which is random: the first ones stand for all of them.
         """
-        tried = list(cells[: max(0, calls)])
         # Over all queries: where the two ways agree, nothing changes.
-        share = len(cells) / len(self.judging.order)
+        share = differing / len(self.judging.order)
         if len(tried) < MIN_TRIED:
             return Compared(share, 0)
         positions = [i for _, i in tried]

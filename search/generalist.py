@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from mop.search.experts import with_answers
 from mop.search.judging import Judging, race_report
 from mop.search.plan import CALLS_PER_ARM, CROSSED_ARMS
 from mop.search.proposers import Candidate
-from mop.search.race import Arm
+from mop.search.race import Arm, mean_seen
 from mop.search.singles import SinglePrompt, crossed_prompts, single_prompts
 
 #: Used when the user gives no instruction of their own.
@@ -23,17 +23,24 @@ DEFAULT_INSTRUCTION = "Answer as the examples do. Give the answer only."
 
 @dataclass(frozen=True)
 class Generalist:
-    """The winner with its scores, the best prompt without demos, and the candidates from best to worst."""
+    """The winner with its scores, the best prompt without demos, and the candidates that raced from best to worst.
+
+    ``untried`` are the candidates for which the race had no place.
+    """
 
     single: SinglePrompt
     scores: NDArray[np.float64]
     zero_shot: Prompt
     candidates: tuple[Candidate, ...]
+    untried: tuple[Candidate, ...]
     report: dict[str, object]
 
 
-async def find_generalist(judging: Judging) -> Generalist:
-    """Propose instructions, race single prompts, and cross the best parts if the plan has calls for it."""
+async def find_generalist(judging: Judging, before_judged: Callable[[SinglePrompt], None] | None = None) -> Generalist:
+    """Propose instructions, race single prompts, and cross the best parts if the plan has calls for it.
+
+    ``before_judged`` is told the winner before all examples that take part judge it.
+    """
     session, problem, plan = judging.session, judging.problem, judging.plan
     candidates = await _propose(judging)
     session.listener.stage("racing single prompts")
@@ -41,28 +48,34 @@ async def find_generalist(judging: Judging) -> Generalist:
     singles = single_prompts(problem, candidates, arms=plan.single_arms, **limits)
     first = await judging.race(_arms(singles, judging), plan.single_calls)
     ranked = [singles[arm] for arm in first.ranking]
-    session.listener.best(first.mean(first.winner))
+    session.say_best(first.mean(first.winner))
     winner, crossed = ranked[0], []
-    calls = min(plan.crossing_calls, judging.spare - len(judging.order) // 4)
-    if (arms := min(CROSSED_ARMS, calls // CALLS_PER_ARM)) >= 2:
+    cells = judging.cells(_arms([winner], judging)[0])
+    spare = judging.allowance.spare(judging.trials(cells))
+    calls = min(plan.crossing_calls, spare - judging.allowance.cost(judging.trials(cells[: len(cells) // 4])))
+    if (arms := min(CROSSED_ARMS, int(calls) // CALLS_PER_ARM)) >= 2:
         session.listener.stage("racing the best parts together")
         crossed_singles = crossed_prompts(problem, ranked, arms=arms, **limits)
         second = await judging.race(_arms(crossed_singles, judging), calls)
         winner = crossed_singles[second.winner]
         crossed = race_report([single.name for single in crossed_singles], second)
-        session.listener.best(second.mean(second.winner))
+        session.say_best(second.mean(second.winner))
+    if before_judged is not None:
+        before_judged(winner)
     scores = await _scores(judging, winner)
+    raced = tuple(dict.fromkeys([winner.candidate, *(single.candidate for single in ranked)]))
     zero_shot = next((single.prompt for single in ranked if not single.prompt.demos), None)
     return Generalist(
         single=winner,
         scores=scores,
         zero_shot=zero_shot or Prompt(with_answers(winner.candidate.instruction, problem.answers)),
-        candidates=tuple(dict.fromkeys([winner.candidate, *(single.candidate for single in ranked)])),
+        candidates=raced,
+        untried=tuple(candidate for candidate in candidates if candidate not in raced),
         report={
             "singles": race_report([single.name for single in singles], first),
             "crossed": crossed,
             "candidates": [candidate.instruction for candidate in candidates],
-            "generalist": {"name": winner.name, "score": float(np.nanmean(scores))},
+            "generalist": {"name": winner.name, "score": mean_seen(scores)},
         },
     )
 
@@ -79,9 +92,9 @@ async def _propose(judging: Judging) -> list[Candidate]:
 async def _scores(judging: Judging, winner: SinglePrompt) -> NDArray[np.float64]:
     """Judge the winner on all examples that take part, or on as many as there are calls left for."""
     arm = Arm.single("generalist", winner.prompt, len(judging.problem.validation))
-    if judging.spare >= len(judging.order):
+    if judging.affords(judging.cells(arm)):
         return await judging.judge(arm)
-    result = await judging.race([arm], judging.spare)
+    result = await judging.race([arm], judging.plan.calls)
     return np.asarray(result.scores[0])
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mop.search import proposers
 from mop.search.experts import Layout
 from mop.search.judging import Judging
+from mop.search.plan import TURNS
 from mop.search.proposers import Candidate, Failure
 from mop.search.selection import choose_candidates, hardest
 
@@ -28,15 +29,23 @@ class RegionInstructions:
         layout: The regions and their demos.
         scores: Of the layout under the first of ``shared``, one for each validation example; NaN where not judged.
         shared: Instructions to try everywhere, best first.
+        untried: Instructions to try everywhere with what is left in the end.
     """
 
-    def __init__(self, judging: Judging, layout: Layout, scores: Scores, shared: Sequence[Candidate]) -> None:
+    def __init__(
+        self,
+        judging: Judging,
+        layout: Layout,
+        scores: Scores,
+        shared: Sequence[Candidate],
+        untried: Sequence[Candidate] = (),
+    ) -> None:
         self._judging = judging
         self._problem = judging.problem
         self._layout = layout
         self._candidates = [shared[0]]
         self._rows = [scores.copy()]
-        self._shared = shared[1:]
+        self._shared, self._untried = shared[1:], untried
         self._regions = layout.assign(self._problem.validation_vectors)
         # Found once for all: the same prompts for every candidate, whatever else is looked up beside them.
         self._retrieved = layout.retrieved(self._problem.validation_vectors)
@@ -44,26 +53,31 @@ class RegionInstructions:
     async def choose(self) -> tuple[list[Candidate], Scores]:
         """Return the instruction of each region and the scores of all experts under these choices."""
         count = len(self._layout.regions)
-        await self._try_shared()
+        await self._try_everywhere(self._shared)
         if self._judging.session.ablations.selection == "joint-global":
             best = int(np.argmax([np.nanmean(row) for row in self._rows]))
             return [self._candidates[best]] * count, self._rows[best]
         await self._try_written()
+        await self._try_everywhere(self._untried)
         choice = choose_candidates(np.vstack(self._rows), self._regions, count)
         choice = [await self._confirmed(region, candidate) for region, candidate in enumerate(choice)]
         chosen = np.asarray(choice)[self._regions]
         scores = np.vstack(self._rows)[chosen, np.arange(len(self._regions))]
         return [self._candidates[candidate] for candidate in choice], scores
 
-    async def _try_shared(self) -> None:
-        for candidate in self._shared:
-            if self._judging.spare < len(self._judging.order):
-                break
+    async def _try_everywhere(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
             arm = self._layout.arm("shared", candidate.instruction, self._problem.validation_vectors)
+            if not self._judging.affords(self._judging.cells(arm)):
+                break
             self._rows.append(await self._judging.judge(arm))
             self._candidates.append(candidate)
 
     async def _try_written(self) -> None:
+        for turn in range(TURNS):
+            await self._write_for_hardest(turn)
+
+    async def _write_for_hardest(self, turn: int) -> None:
         for region in hardest(self._rows[0], self._regions, len(self._layout.regions)):
             here = self._judged(region)
             # What the proposer has seen can't judge its proposals: one half shows failures, the other half decides.
@@ -71,24 +85,29 @@ class RegionInstructions:
             if not members:
                 continue
             # Two questions, two candidates on the deciding half, and the winner on the other half.
-            if self._judging.spare < 2 + 2 * len(members) + len(shown):
-                break
-            for candidate in await self._propose_for(region, shown):
+            incumbent = self._layout.prompt(region, self._candidates[0].instruction)
+            cells = [(incumbent.retrieving(self._retrieved[i]), i) for i in (*members, *members, *shown)]
+            questions = await self._questions_for(region, shown, turn)
+            if not self._judging.affords(cells, questions=[question for _, question in questions]):
+                continue  # a smaller region may fit
+            for candidate in await self._judging.propose(questions):
                 self._candidates.append(candidate)
                 self._rows.append(await self._scores_in(region, candidate, members))
 
-    async def _propose_for(self, region: int, shown: Sequence[int]) -> list[Candidate]:
-        """Ask for two instructions for a region: from failures among ``shown``, and from what its demos don't show."""
+    async def _questions_for(self, region: int, shown: Sequence[int], turn: int) -> list[tuple[str, str]]:
+        """Return the questions for a region's instructions: on failures among ``shown``, on what it doesn't show."""
         problem, incumbent = self._problem, self._candidates[0]
         prompt = self._layout.prompt(region, incumbent.instruction)
-        wrong = [i for i in shown if self._rows[0][i] < 0.5][:4]
+        again = (turn,) if turn else ()
+        wrong = [i for i in shown if self._rows[0][i] < 0.5][4 * turn : 4 * turn + 4]
         trials = [(prompt.retrieving(self._retrieved[i]), problem.validation[i]) for i in wrong]
         answers = await self._judging.session.trials.answers(trials)
         failures = [Failure(problem.validation[i], answer) for i, answer in zip(wrong, answers, strict=True)]
         view = self._judging.session.ablations.view
         if view == "pool":
-            samples = [proposers.sample(problem.train, 8, problem.seed, "pool", region, draw) for draw in range(2)]
-            return await self._judging.propose([("pool", proposers.from_demos(examples)) for examples in samples])
+            draws = [(region, draw, *again) for draw in range(2)]
+            samples = [proposers.sample(problem.train, 8, problem.seed, "pool", *draw) for draw in draws]
+            return [("pool", proposers.from_demos(examples)) for examples in samples]
         outside = self._layout.members(problem.train_vectors) != region
         complement = [example for example, out in zip(problem.train, outside, strict=True) if out]
         inside = [example for example, out in zip(problem.train, outside, strict=True) if not out]
@@ -96,15 +115,15 @@ class RegionInstructions:
             (
                 "complement",
                 proposers.from_complement(
-                    proposers.sample(complement, 5, problem.seed, "complement", region),
-                    proposers.sample(inside, 3, problem.seed, "shown", region),
+                    proposers.sample(complement, 5, problem.seed, "complement", region, *again),
+                    proposers.sample(inside, 3, problem.seed, "shown", region, *again),
                 ),
             )
         ]
         if failures and view != "complement":
             failed = ("failures", proposers.from_failures(incumbent.instruction, failures))
             questions = [failed, *(questions if view is None else [])]
-        return await self._judging.propose(questions)
+        return questions
 
     async def _confirmed(self, region: int, candidate: int) -> int:
         """Judge a region's choice on what it has not been judged on; return it if it is still better, else 0."""
@@ -113,7 +132,8 @@ class RegionInstructions:
         unseen = [i for i in here if np.isnan(row[i])]
         if not unseen:
             return candidate
-        if self._judging.spare < len(unseen):
+        prompt = self._layout.prompt(region, self._candidates[candidate].instruction)
+        if not self._judging.affords([(prompt.retrieving(self._retrieved[i]), i) for i in unseen]):
             return 0
         row[unseen] = (await self._scores_in(region, self._candidates[candidate], unseen))[unseen]
         return candidate if row[here].sum() > self._rows[0][here].sum() else 0

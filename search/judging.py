@@ -9,10 +9,15 @@ from numpy.typing import NDArray
 
 from mop.prompts import Prompt
 from mop.search import proposers
+from mop.search.allowance import Allowance
 from mop.search.learning import Session
 from mop.search.proposers import Candidate
-from mop.search.race import Arm, RaceResult, race
+from mop.search.race import Arm, RaceResult, mean_seen, race
+from mop.search.trials import Trial
 from mop.seeds import stream
+
+#: A prompt and the position of the validation example that it answers.
+Cell = tuple[Prompt, int]
 
 
 class Judging:
@@ -26,40 +31,71 @@ class Judging:
         self.problem = session.problem
         self.plan = session.plan
         order = stream(self.problem.seed, "validation order").permutation(len(self.problem.validation))
-        self.order = np.asarray(order[: self.plan.validation], dtype=np.intp)
-        self.used = 0
+        self._everything = np.asarray(order, dtype=np.intp)
+        self.order = self._everything[: self.plan.validation]
+        self.allowance = session.allowance or Allowance(self.plan.calls)
 
-    @property
-    def spare(self) -> int:
-        """Calls of the plan that are left."""
-        return self.plan.calls - self.used
+    def affords(self, cells: Sequence[Cell], *, beside: float = 0.0, questions: Sequence[str] = ()) -> bool:
+        """Return whether there are calls left for ``cells``, for ``questions`` and for ``beside`` other calls."""
+        trials = self.trials(cells)
+        needed = self.allowance.cost(trials) + self.allowance.question_cost(questions) + beside
+        return needed <= self.allowance.spare(trials, questions)
+
+    def cost(self, arm: Arm) -> float:
+        """Return what it takes to judge ``arm`` on the examples that take part, in calls of the plan."""
+        return self.allowance.cost(self.trials(self.cells(arm)))
+
+    def cells(self, arm: Arm) -> list[Cell]:
+        """Return the prompts with which ``arm`` answers the examples that take part."""
+        return [(arm.prompts[i], int(i)) for i in self.order]
+
+    def fit(self, arms: Sequence[Arm], looks: int, share: float) -> None:
+        """Let as many examples take part as ``looks`` looks of arms like ``arms`` can see for a share of what is left.
+
+        Nothing changes where every call counts one: the plan knew what a look takes.
+        """
+        if self.allowance.in_calls:
+            return
+        trials = self.trials([(arm.prompts[i], int(i)) for arm in arms for i in self._everything])
+        fitting = self.allowance.worth(share * self.allowance.spare(trials), trials) // looks
+        self.order = self._everything[: max(1, min(fitting, len(self._everything)))]
 
     async def propose(self, questions: Sequence[tuple[str, str]]) -> list[Candidate]:
         """Ask the proposer every (name, question); one call each."""
-        self.used += len(questions)
+        self.allowance.used += len(questions)
         return await proposers.ask(self.session.proposer, questions, seed=self.problem.seed)
 
-    async def race(self, arms: Sequence[Arm], calls: int) -> RaceResult:
+    async def race(self, arms: Sequence[Arm], calls: float) -> RaceResult:
         """Race arms in at most ``calls`` calls, and no more than are left."""
         before = self.session.trials.done
+        spare = self.allowance.spare(self.trials([cell for arm in arms for cell in self.cells(arm)]))
         result = await race(
-            arms, self.problem.validation, self.order, self.session.trials, calls=min(calls, self.spare)
+            arms,
+            self.problem.validation,
+            self.order,
+            self.session.trials,
+            calls=max(0, min(calls, spare)),
+            cost=self.allowance.cost,
         )
-        self.used += self.session.trials.done - before
+        self.allowance.used += self.session.trials.done - before
         return result
 
     async def judge(self, arm: Arm) -> NDArray[np.float64]:
         """Return the arm's score on every validation example that takes part, NaN elsewhere."""
         scores = np.full(len(self.problem.validation), np.nan)
-        scores[self.order] = await self.score([(arm.prompts[i], int(i)) for i in self.order])
+        scores[self.order] = await self.score(self.cells(arm))
         return scores
 
-    async def score(self, cells: Sequence[tuple[Prompt, int]]) -> list[float]:
+    async def score(self, cells: Sequence[Cell]) -> list[float]:
         """Return the score of each prompt on the validation example at its position."""
         before = self.session.trials.done
-        scores = await self.session.trials.score([(prompt, self.problem.validation[i]) for prompt, i in cells])
-        self.used += self.session.trials.done - before
+        scores = await self.session.trials.score(self.trials(cells))
+        self.allowance.used += self.session.trials.done - before
         return scores
+
+    def trials(self, cells: Sequence[Cell]) -> list[Trial]:
+        """Return the trials that ``cells`` stand for."""
+        return [(prompt, self.problem.validation[i]) for prompt, i in cells]
 
 
 def race_report(names: Sequence[str], result: RaceResult) -> list[dict[str, object]]:
@@ -68,7 +104,7 @@ def race_report(names: Sequence[str], result: RaceResult) -> list[dict[str, obje
         {
             "name": names[arm],
             "examples": int(np.isfinite(result.scores[arm]).sum()),
-            "score": result.mean(arm) if np.isfinite(result.scores[arm]).any() else None,
+            "score": mean_seen(result.scores[arm]),
         }
         for arm in result.ranking
     ]

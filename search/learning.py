@@ -6,6 +6,7 @@ client keeps the ledger and the budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from mop.mixture import Expert
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
 from mop.search.ablations import Ablations
+from mop.search.allowance import Allowance
 from mop.search.plan import Plan
 from mop.search.problem import Problem
 from mop.search.trials import Trials
@@ -71,8 +73,14 @@ class Session:
     soft: float = 0.2
     border_share: float = 0.05
     white_box: WhiteBox | None = None
+    allowance: Allowance | None = None
     listener: Listener = field(default_factory=Silence)
     ablations: Ablations = field(default_factory=Ablations)
+
+    def say_best(self, score: float | None) -> None:
+        """Tell the listener the best score so far; nothing is said where nothing was scored."""
+        if score is not None and not math.isnan(score):
+            self.listener.best(score)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from mop.search.instructions import RegionInstructions
 from mop.search.judging import Judging, race_report
 from mop.search.learning import Learned, Session
 from mop.search.proposers import Candidate
+from mop.search.race import Arm, mean_seen
 from mop.search.selection import Gate, gate
 from mop.search.singles import SinglePrompt
 from mop.search.words import region_words
@@ -48,6 +49,9 @@ async def learn(session: Session) -> Learned:
 #: With this many answers or fewer, their projection has so few components that it tells answers apart and nothing else:
 #: with two, every example of one answer is at the same place.
 FEW_ANSWERS = 8
+#: Share of what is left after the race of single prompts that two looks at all judged examples may take: the plan's
+#: shares, where a race of layouts follows and where none does.
+JUDGED, JUDGED_ALONE = 0.8, 0.95
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,16 @@ class _Search:
         self.problem = session.problem
         self.plan = session.plan
         self.judging = Judging(session)
-        self.order = self.judging.order
+        self.layouts: list[Layout] = []
+        self.arms: list[Arm] = []
         self.pool = DemoPool(self.problem.train, self.problem.train_vectors)
 
     async def run(self) -> Learned:
-        generalist = await find_generalist(self.judging)
+        generalist = await find_generalist(self.judging, self._lay_out)
         if self.plan.region_counts == (1,):
             return self._one_prompt(generalist, generalist.report)
-        best, layouts = await self._race_layouts(generalist.single)
-        self.session.listener.best(float(np.nanmean(best.scores)))
+        best, layouts = await self._race_layouts()
+        self.session.say_best(mean_seen(best.scores))
         chosen, scores = await self._instructions(best, generalist)
         return await self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts})
 
@@ -83,17 +88,31 @@ class _Search:
         if self.session.ablations.selection == "independent":
             return [generalist.candidates[0]] * len(best.layout.regions), best.scores
         self.session.listener.stage("choosing instructions by region")
-        choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates)
+        choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates, generalist.untried)
         return await choice.choose()
 
-    async def _race_layouts(self, generalist: SinglePrompt) -> tuple[_Best, dict[str, object]]:
-        self.session.listener.stage("racing numbers of experts")
-        layouts = self._layouts(generalist.prompt.demos)
+    def _lay_out(self, generalist: SinglePrompt) -> None:
+        """Make the layouts to race, and settle how many validation examples can judge the winner and one of them."""
+        if self.plan.region_counts == (1,):
+            return
+        self.layouts = self._layouts(generalist.prompt.demos)
+        validation = self.problem.validation_vectors
         instruction = generalist.candidate.instruction
-        arms = [layout.arm(_layout_name(layout), instruction, self.problem.validation_vectors) for layout in layouts]
-        spare = self.judging.spare - len(self.order)
+        self.arms = [layout.arm(_layout_name(layout), instruction, validation) for layout in self.layouts]
+        single = Arm.single("generalist", generalist.prompt, len(self.problem.validation))
+        share = JUDGED_ALONE if len(self.arms) == 1 else JUDGED
+        self.judging.fit([*[single] * len(self.arms), *self.arms], 2, share)
+
+    async def _race_layouts(self) -> tuple[_Best, dict[str, object]]:
+        self.session.listener.stage("racing numbers of experts")
+        layouts, arms, allowance = self.layouts, self.arms, self.judging.allowance
+        dearest = max(arms, key=self.judging.cost)
+        look = self.judging.cost(dearest)
+        spare = allowance.spare(self.judging.trials(self.judging.cells(dearest))) - look
         result = await self.judging.race(arms, max(len(arms), min(self.plan.layout_calls, spare)))
         winner = layouts[result.winner]
+        if not self.judging.affords(self.judging.cells(arms[result.winner])):
+            self.judging.fit([arms[result.winner]], 1, 1.0)
         scores = await self.judging.judge(arms[result.winner])
         return _Best(winner, scores), {"layouts": race_report([arm.name for arm in arms], result)}
 
@@ -154,14 +173,14 @@ class _Search:
             project(self.problem.train_vectors, projection),
             count,
             seed=self.problem.seed,
-            held_out=project(self.problem.validation_vectors, projection)[self.order],
+            held_out=project(self.problem.validation_vectors, projection)[self.judging.order],
         )
 
     # -- results
 
     def _one_prompt(self, generalist: Generalist, report: dict[str, object]) -> Learned:
         prompt = generalist.single.prompt
-        score = float(np.nanmean(generalist.scores))
+        score = mean_seen(generalist.scores)
         expert = Expert(
             prompt=prompt,
             size=len(self.problem.train),
@@ -183,7 +202,7 @@ class _Search:
     ) -> Learned:
         generalist_scores = found.scores
         count = len(layout.regions)
-        judged = self.order
+        judged = self.judging.order
         regions = layout.assign(self.problem.validation_vectors)[judged]
         result = gate(scores[judged], generalist_scores[judged], regions, count, confidence=self.session.confidence)
         report = {**report, "gate": _gate_report(result, scores[judged], generalist_scores[judged], layout)}

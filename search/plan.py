@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mop.errors import BudgetExceeded
+from mop.search.race import schedule
 
 #: Fewer calls than this cannot compare even two prompts on a handful of examples.
 MIN_CALLS = 20
@@ -19,6 +20,9 @@ MAX_REGIONS = 64
 CALLS_PER_ARM = 25
 #: Most arms of the race in which the best instructions meet the best demos.
 CROSSED_ARMS = 8
+#: How often each hard region gets instructions of its own, from other failures and examples each time, while there are
+#: calls left.
+TURNS = 3
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,21 @@ class Plan:
 
     @property
     def reachable(self) -> int:
-        """Calls that the stages can use at most: with few validation examples, races end before their calls do."""
-        arms = self.single_arms + (CROSSED_ARMS if self.crossing_calls else 0) + self.layout_arms
-        calls = self.proposals + arms * self.validation
+        """Calls that the stages are expected to find use for: with few validation examples, races end before they do.
+
+        Arms that leave a race early and regions without failures need fewer.
+        """
+        crossed = min(CROSSED_ARMS, self.crossing_calls // CALLS_PER_ARM)
+        races = [(self.single_arms, self.single_calls), (crossed, self.crossing_calls)]
+        calls = self.proposals
+        for arms, most in [*races, (self.layout_arms, self.layout_calls)]:
+            if arms:
+                taken, seen = schedule(arms, self.validation, most)
+                calls += taken + self.validation - seen
         if self.layout_arms:
-            # Every shared instruction everywhere, then two more for each region, judged on half of its examples.
-            calls += self.proposals * self.validation + 2 * max(self.region_counts) + self.validation
+            # Every shared instruction everywhere, then two a turn for each region, judged on half its examples.
+            written = 2 * max(self.region_counts) + self.validation
+            calls += self.proposals * self.validation + TURNS * written
         return min(self.calls, calls)
 
     @classmethod

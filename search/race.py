@@ -10,7 +10,7 @@ An arm is anything that says which prompt answers a validation example: one prom
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mop.examples import Example
 from mop.prompts import Prompt
-from mop.search.trials import Trials
+from mop.search.trials import Trial, Trials
 from mop.stats import lower_bound
 
 
@@ -51,8 +51,15 @@ class RaceResult:
         return self.ranking[0]
 
     def mean(self, arm: int) -> float:
-        """Mean score of an arm over the examples that it saw."""
-        return float(np.nanmean(self.scores[arm]))
+        """Mean score of an arm over the examples that it saw; NaN if it saw none, as with too few calls for a rung."""
+        mean = mean_seen(self.scores[arm])
+        return math.nan if mean is None else mean
+
+
+def mean_seen(scores: NDArray[np.float64]) -> float | None:
+    """Return the mean of one arm's ``scores`` where a trial was run; None if none was."""
+    seen = scores[np.isfinite(scores)]
+    return float(seen.mean()) if len(seen) else None
 
 
 def next_rung(alive: int, seen: int, examples: int, calls: int) -> int:
@@ -64,17 +71,33 @@ def next_rung(alive: int, seen: int, examples: int, calls: int) -> int:
     return min(examples, seen + calls // rungs // alive)
 
 
+def schedule(arms: int, examples: int, calls: int) -> tuple[int, int]:
+    """Return the calls that a race takes if no arm leaves early, and how many examples its winner has seen."""
+    taken = seen = 0
+    while (upto := next_rung(arms, seen, examples, calls - taken)) > seen:
+        taken += arms * (upto - seen)
+        seen = upto
+        if arms == 1:
+            break
+        arms = math.ceil(arms / 2)
+        if arms == 1:
+            break
+    return taken, seen
+
+
 async def race(
     arms: Sequence[Arm],
     examples: Sequence[Example],
     order: NDArray[np.intp],
     trials: Trials,
     *,
-    calls: int,
+    calls: float,
+    cost: Callable[[Sequence[Trial]], float] = len,
     confidence: float = 0.95,
 ) -> RaceResult:
     """Race ``arms`` on the examples at the positions ``order``, in that order, in at most ``calls`` model calls.
 
+    ``cost`` says how many of them some trials count for.
     What arms that left early would have taken is shared out among those that stay. Trials that the run already knows
     count as well: the schedule depends on scores and numbers alone, so that a resumed run takes the same decisions.
     """
@@ -82,12 +105,24 @@ async def race(
     alive = list(range(len(arms)))
     left_behind: list[int] = []
     seen, left = 0, calls
-    while (upto := next_rung(len(alive), seen, len(order), left)) > seen:
-        cells = [(arm, int(example)) for arm in alive for example in order[seen:upto]]
-        results = await trials.score([(arms[arm].prompts[example], examples[example]) for arm, example in cells])
-        for (arm, example), score in zip(cells, results, strict=True):
+
+    def cells(upto: int) -> list[tuple[int, int]]:
+        return [(arm, int(example)) for arm in alive for example in order[seen:upto]]
+
+    def trials_of(some: Sequence[tuple[int, int]]) -> list[Trial]:
+        return [(arms[arm].prompts[example], examples[example]) for arm, example in some]
+
+    while seen < len(order):
+        # The examples to come may be longer or shorter than those before: their own sizes count.
+        ahead = trials_of(cells(len(order)))
+        upto = next_rung(len(alive), seen, len(order), int(left * len(ahead) / cost(ahead)))
+        if upto == seen:
+            break
+        rung = cells(upto)
+        results = await trials.score(trials_of(rung))
+        for (arm, example), score in zip(rung, results, strict=True):
             scores[arm, example] = score
-        left -= len(cells)
+        left -= cost(trials_of(rung))
         seen = upto
         if len(alive) == 1:
             break
@@ -101,8 +136,8 @@ async def race(
 
 
 def _best_first(scores: NDArray[np.float64], alive: Sequence[int]) -> list[int]:
-    means = {arm: float(np.nanmean(scores[arm])) if np.isfinite(scores[arm]).any() else -1.0 for arm in alive}
-    return sorted(alive, key=lambda arm: (-means[arm], arm))
+    means = {arm: mean_seen(scores[arm]) for arm in alive}
+    return sorted(alive, key=lambda arm: (-(-1.0 if (mean := means[arm]) is None else mean), arm))
 
 
 def _not_beaten(

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from mop.decoding import Decoding
 from mop.examples import Example
 from mop.lm.client import ModelClient
-from mop.prompts import Prompt
+from mop.lm.request import Request
+from mop.prompts import TOKENS_PER_MESSAGE, Prompt, estimate_tokens
 from mop.scoring import Scorer
 
 Trial = tuple[Prompt, Example]
@@ -30,11 +31,27 @@ class Trials:
         self._decoding = decoding
         self._scorer = scorer
         self._known: dict[Trial, tuple[float, str]] = {}
+        self._prefix_tokens: dict[Prompt, int] = {}
+        #: Estimated tokens (prompt, answer) of all trials so far.
+        self.sizes = (0, 0)
 
     @property
     def done(self) -> int:
         """Number of different trials so far; each took one model call, and those that the scorer makes."""
         return len(self._known)
+
+    def size(self, trial: Trial) -> tuple[int, int]:
+        """Return the estimated tokens of a trial's prompt and of its answer."""
+        prompt, example = trial
+        prefix = prompt.prefix
+        if prefix not in self._prefix_tokens:
+            self._prefix_tokens[prefix] = prefix.tokens
+        query = estimate_tokens(example.input) + TOKENS_PER_MESSAGE + sum(demo.tokens for demo in prompt.retrieved)
+        return self._prefix_tokens[prefix] + query, estimate_tokens(example.output) + 1
+
+    def request(self, trial: Trial) -> Request:
+        """Return the call that a trial makes."""
+        return self._decoding.request(self._client.model, trial[0], trial[1].input)
 
     async def score(self, trials: Sequence[Trial]) -> list[float]:
         """Return the score of each trial, in order; one model call, and what its score takes, for each that is new."""
@@ -52,8 +69,10 @@ class Trials:
             if trial not in self._known:
                 by_prefix.setdefault(trial[0].prefix, []).append(trial)
         pending = [trial for group in by_prefix.values() for trial in group]
-        requests = [self._decoding.request(self._client.model, prompt, example.input) for prompt, example in pending]
-        replies = await self._client.complete_many(requests)
+        replies = await self._client.complete_many([self.request(trial) for trial in pending])
         answers = [reply.text.strip() for reply in replies]
         scores = await self._scorer.score(answers, [example for _, example in pending])
-        self._known.update(zip(pending, zip(scores, answers, strict=True), strict=True))
+        for trial, score, answer in zip(pending, scores, answers, strict=True):
+            self._known[trial] = (score, answer)
+            prompt, answered = self.size(trial)
+            self.sizes = (self.sizes[0] + prompt, self.sizes[1] + answered)

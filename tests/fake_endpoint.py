@@ -7,7 +7,8 @@ True
 Without ``answer`` the text is a hash of the messages, so equal questions get equal answers. ``python -m
 tests.fake_endpoint --latency 0.05`` serves in a process of its own and prints its base URL first; ``--answer
 simulated`` answers as `tests.simulated` does, ``--journal FILE`` writes a line for each chat as it arrives and as it is
-answered, ``--rate`` and ``--burst`` refuse what a token bucket doesn't allow.
+answered, ``--rate`` and ``--burst`` refuse what a token bucket doesn't allow, ``--failing`` is the share of chats that
+fail in other ways, ``--outage 10 15`` answers 503 to all from the tenth second after the first chat to the fifteenth.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import struct
 import threading
 import time
@@ -34,7 +36,8 @@ class Fault:
 
     ``drop`` closes the connection without a word, ``reset`` so that the other side gets an error; ``delay`` seconds go
     before whatever follows; ``raw`` is sent as the body, with ``status`` and ``headers``. ``cut`` sends only so many
-    bytes of the response and closes, ``drip`` sends a byte each so many seconds. Otherwise the answer is normal.
+    bytes of the response and closes, ``drip`` sends a byte each so many seconds; ``head`` is sent as it is in
+    place of a response, before the connection closes. Otherwise the answer is normal.
     """
 
     status: int = 200
@@ -45,6 +48,7 @@ class Fault:
     reset: bool = False
     cut: int | None = None
     drip: float = 0.0
+    head: bytes | None = None
 
     @classmethod
     def error(cls, status: int, message: str = "no", code: str | None = None, **headers: str) -> Fault:
@@ -53,8 +57,12 @@ class Fault:
         return cls(status, json.dumps(body).encode(), named)
 
     @classmethod
-    def body(cls, value: Any) -> Fault:
-        return cls(raw=json.dumps(value).encode())
+    def body(cls, value: Any, headers: dict[str, str] | None = None) -> Fault:
+        return cls(raw=json.dumps(value).encode(), headers=headers or {})
+
+
+#: What happens to the request of this number (from 0) with this body.
+Rule = Callable[[int, dict[str, Any]], Fault | None]
 
 
 def fingerprint(body: dict[str, Any]) -> str:
@@ -90,6 +98,34 @@ class Bucket:
         return Fault.error(429, "slow down", "rate_limit_exceeded", **headers.get(self.retry_after or "", {}))
 
 
+class Failing:
+    """Fails a share of the chats in ways that pass; what ``otherwise`` says happens to the others."""
+
+    def __init__(self, share: float, otherwise: Rule | None = None) -> None:
+        self._rng, self._share, self._otherwise = random.Random(0), share, otherwise
+        self._kinds = [Fault.error(500), Fault.error(502), Fault(drop=True), Fault(reset=True), Fault(cut=150)]
+
+    def __call__(self, number: int, body: dict[str, Any]) -> Fault | None:
+        if "messages" in body and self._rng.random() < self._share:
+            return self._rng.choice(self._kinds)
+        return self._otherwise(number, body) if self._otherwise else None
+
+
+class Outage:
+    """Answers 503 to all between two moments, in seconds after the first request; else what ``otherwise`` says."""
+
+    def __init__(self, start: float, end: float, otherwise: Rule | None = None) -> None:
+        self._start, self._end, self._otherwise = start, end, otherwise
+        self._first: float | None = None
+
+    def __call__(self, number: int, body: dict[str, Any]) -> Fault | None:
+        now = time.monotonic()
+        self._first = now if self._first is None else self._first
+        if self._start <= now - self._first < self._end:
+            return Fault.error(503, "try later")
+        return self._otherwise(number, body) if self._otherwise else None
+
+
 def hashed(messages: Messages) -> str:
     """Answer with the first 16 hex digits of the hash of the messages."""
     return hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
@@ -115,7 +151,7 @@ class FakeEndpoint:
         answer: Callable[[Messages], str] = hashed,
         *,
         latency: float = 0.0,
-        faults: Iterable[Fault | None] | Callable[[int, dict[str, Any]], Fault | None] = (),
+        faults: Iterable[Fault | None] | Rule = (),
         record: bool = True,
         port: int = 0,
         journal: str | None = None,
@@ -187,6 +223,9 @@ class FakeEndpoint:
             socket = connection.transport.get_extra_info("socket")
             socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             connection.transport.abort()
+        elif fault is not None and fault.head is not None:
+            connection.transport.write(fault.head)
+            connection.transport.close()
         elif fault is not None and fault.raw is not None:
             connection.reply(fault.status, fault.raw, fault.headers)
         elif path.endswith("/embeddings"):
@@ -292,17 +331,22 @@ def main() -> None:
     parser.add_argument("--rate", type=float)
     parser.add_argument("--burst", type=float, default=1.0)
     parser.add_argument("--retry-after", choices=["whole", "exact"])
+    parser.add_argument("--failing", type=float, default=0.0)
+    parser.add_argument("--outage", type=float, nargs=2)
     options = parser.parse_args()
     answer: Callable[[Messages], str] = hashed
     if options.answer == "simulated":
         from tests.simulated import nearest_demo_answer as answer
+    rule: Rule | None = Bucket(options.rate, options.burst, options.retry_after) if options.rate else None
+    rule = Outage(*options.outage, rule) if options.outage else rule
+    rule = Failing(options.failing, rule) if options.failing else rule
     endpoint = FakeEndpoint(
         answer,
         latency=options.latency,
         record=False,
         port=options.port,
         journal=options.journal,
-        faults=Bucket(options.rate, options.burst, options.retry_after) if options.rate else (),
+        faults=rule or (),
     )
     asyncio.run(endpoint.serve(lambda url: print(url, flush=True)))
 

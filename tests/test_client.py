@@ -10,28 +10,18 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_endpoint import FakeEndpoint, Fault, hashed
+from asking import ask, asks, client_of, expected
+from fake_endpoint import FakeEndpoint, Fault
 
-from mop.errors import BudgetExceeded, LedgerError, ModelError, ModelUnavailable, SettingsError, UnknownPrice
+from mop.errors import BudgetExceeded, LedgerError, ModelError, SettingsError, UnknownPrice
 from mop.lm import endpoint as endpoint_module
 from mop.lm.budget import Budget
 from mop.lm.client import EMBED_BATCH, ModelClient
 from mop.lm.commits import GroupCommit
-from mop.lm.endpoint import Endpoint
-from mop.lm.failures import retry_after
 from mop.lm.ledger import Ledger
-from mop.lm.limiter import AdaptiveLimiter
-from mop.lm.request import Reply, Request, Usage
+from mop.lm.request import Reply, Usage
 
 SECRET = "sk-do-not-tell-0123456789"
-
-
-def ask(query, **fields) -> Request:
-    return Request("fake", (("system", "Say the opposite."), ("user", str(query))), max_tokens=8, **fields)
-
-
-def asks(count) -> list[Request]:
-    return [ask(i) for i in range(count)]
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +36,6 @@ def ledger():
     ledger = Ledger.in_memory()
     yield ledger
     ledger.close()
-
-
-def client_of(server: FakeEndpoint, ledger: Ledger, **options) -> ModelClient:
-    return ModelClient("fake", base_url=server.base_url, ledger=ledger, **options)
-
-
-def expected(requests) -> list[str]:
-    return [hashed([{"role": role, "content": text} for role, text in request.messages]) for request in requests]
 
 
 async def test_replies_come_in_the_order_of_the_requests_whatever_order_they_arrive_in(ledger):
@@ -125,171 +107,6 @@ async def test_a_reply_is_on_record_before_it_is_given_out(tmp_path):
         )
         await client.aclose()
     assert sorted(seen) == list(enumerate(expected(asks(10))))
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault.error(429, retry_after="0.01"),
-        Fault.error(500),
-        Fault.error(502),
-        Fault.error(503),
-        Fault.error(408),
-        Fault.error(409),
-        Fault(status=504, raw=b"<html>gateway</html>", headers={"content-type": "text/html"}),
-        Fault(drop=True),
-        Fault(raw=b'{"choices": ['),
-        Fault(raw=b"<html>hello</html>", headers={"content-type": "text/html"}),
-        Fault.body({"choices": []}),
-        Fault.body({"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}]}),
-        Fault.body({"error": {"message": "overloaded"}}),
-        Fault.body(["surprise"]),
-    ],
-    ids=lambda fault: f"{fault.status}-{(fault.raw or b'drop')[:24].decode()}",
-)
-async def test_what_may_go_away_is_asked_again(ledger, fault):
-    with FakeEndpoint(faults=[fault, fault]) as server:
-        client = client_of(server, ledger, concurrency=2)
-        replies = await client.complete_many(asks(3))
-        await client.aclose()
-    assert [reply.text for reply in replies] == expected(asks(3))
-    assert server.served == 5
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "said", "words"),
-    [
-        (401, "invalid_api_key", "Incorrect API key", "MOP_API_KEY or OPENAI_API_KEY"),
-        (403, None, "no access", "permissions"),
-        (404, "model_not_found", "no such model", "model's name"),
-        (400, "context_length_exceeded", "maximum context length is 4096", "fewer or shorter demos"),
-        (400, None, "Unsupported value: 'temperature'", "Unsupported value: 'temperature'"),
-        (422, None, "bad", "change the setting"),
-        (429, "insufficient_quota", "You exceeded your quota", "Add credit"),
-    ],
-)
-async def test_what_will_not_go_away_is_an_error_that_says_what_to_do(ledger, status, code, said, words):
-    with FakeEndpoint(faults=lambda n, body: Fault.error(status, said, code)) as server:
-        client = client_of(server, ledger)
-        with pytest.raises(ModelError, match=words) as caught:
-            await client.complete(ask("a"))
-        await client.aclose()
-    assert not isinstance(caught.value, ModelUnavailable)
-    assert server.served == 1
-    assert ledger.totals(by=())[()].calls == 0
-
-
-async def test_an_endpoint_that_never_makes_sense_is_an_error_not_an_empty_answer(ledger):
-    with FakeEndpoint(faults=lambda n, body: Fault.body({"choices": []})) as server:
-        client = client_of(server, ledger)
-        with pytest.raises(ModelError, match=r"no usable answer.*empty list of choices"):
-            await client.complete(ask("a"))
-        await client.aclose()
-    assert server.served == endpoint_module.MALFORMED_ATTEMPTS
-    assert ledger.get_many([ask("a").key]) == {}
-
-
-async def test_an_endpoint_that_keeps_failing_ends_the_call_at_its_deadline(ledger):
-    with FakeEndpoint(faults=lambda n, body: Fault.error(503)) as server:
-        client = client_of(server, ledger, deadline=0.3)
-        started = time.monotonic()
-        with pytest.raises(ModelUnavailable, match=r"within 0.3 s.*HTTP 503.*same command again"):
-            await client.complete(ask("a"))
-        await client.aclose()
-    assert time.monotonic() - started < 1
-    assert server.served > 2
-
-
-async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(ledger):
-    with FakeEndpoint(faults=[Fault.error(429, retry_after="3600")]) as server:
-        client = client_of(server, ledger)
-        with pytest.raises(ModelUnavailable, match="HTTP 429"):
-            await asyncio.wait_for(client.complete(ask("a")), 2)
-        await client.aclose()
-
-
-async def test_a_retry_whose_time_ran_out_while_it_waited_for_a_slot_is_not_sent():
-    with FakeEndpoint(faults=[Fault(500, b"{}", delay=0.1)]) as server:
-        endpoint = Endpoint(server.base_url, "k", "", concurrency=1, timeout=20.0, deadline=1.0)
-
-        async def hold():
-            async with endpoint.limiter.slot(first=True):
-                await asyncio.sleep(1.5)
-
-        call = asyncio.create_task(endpoint.post("/chat/completions", {}, str, model="fake"))
-        await asyncio.sleep(0.02)
-        holding = asyncio.create_task(hold())
-        with pytest.raises(ModelUnavailable, match=r"1 attempts"):
-            await call
-        await holding
-        await endpoint.aclose()
-    assert endpoint.attempts == 1
-
-
-async def test_a_slow_answer_is_given_up_after_the_timeout_and_asked_again(ledger):
-    with FakeEndpoint(faults=[Fault(delay=5)]) as server:
-        client = client_of(server, ledger, timeout=0.1)
-        reply = await asyncio.wait_for(client.complete(ask("a")), 2)
-        await client.aclose()
-    assert [reply.text] == expected([ask("a")])
-    assert server.served == 2
-
-
-async def test_an_address_where_nobody_listens_is_told_soon(ledger):
-    client = ModelClient("fake", base_url="http://127.0.0.1:9/v1", ledger=ledger)
-    with pytest.raises(ModelUnavailable, match=r"cannot be reached.*that the server runs"):
-        await asyncio.wait_for(client.complete(ask("a")), 3)
-    await client.aclose()
-
-
-async def test_a_filtered_answer_is_still_a_reply(ledger):
-    choice = {"message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
-    body = {"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 0}}
-    with FakeEndpoint(faults=[Fault.body(body)]) as server:
-        client = client_of(server, ledger)
-        reply = await client.complete(ask("a"))
-        await client.aclose()
-    assert (reply.text, reply.finish_reason, reply.usage) == ("", "content_filter", Usage(5, 0, 0))
-
-
-@pytest.mark.parametrize(
-    ("usage", "read"),
-    [
-        (
-            {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 6}},
-            Usage(9, 6, 2),
-        ),
-        ({"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": None}, Usage(9, 4, 2)),
-        (
-            {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 6}},
-            Usage(3, 3, 2),
-        ),
-        (None, Usage(5 + 5 + 1 + 5, 0, 1)),
-        ({"prompt_tokens": 10**19, "completion_tokens": 2}, Usage(5 + 5 + 1 + 5, 0, 1)),
-        ({"prompt_tokens": 9, "completion_tokens": -2}, Usage(5 + 5 + 1 + 5, 0, 1)),
-        (
-            {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10**19}},
-            Usage(9, 0, 2),
-        ),
-    ],
-)
-async def test_usage_is_read_with_its_cached_part_and_estimated_when_it_is_missing(ledger, usage, read):
-    body = {"choices": [{"message": {"content": "ok"}}], "usage": usage, "timings": {"cache_n": 4}}
-    with FakeEndpoint(faults=[Fault.body(body)]) as server:
-        client = client_of(server, ledger)
-        reply = await client.complete(ask("a"))
-        await client.aclose()
-    assert reply.usage == read
-
-
-async def test_text_that_no_database_holds_is_repaired_before_it_is_used(ledger):
-    body = b'{"choices": [{"message": {"content": "a\\ud800b\\u0000c"}, "finish_reason": "stop"}]}'
-    with FakeEndpoint(faults=[Fault(raw=body)]) as server:
-        client = client_of(server, ledger)
-        first = await client.complete(ask("a"))
-        again = await client.complete(ask("a"))
-        await client.aclose()
-    assert first.text == again.text == "a?b�c"
 
 
 async def test_a_call_counts_once_whether_sent_or_from_the_ledger_and_the_sum_is_the_same_when_resumed(
@@ -394,7 +211,7 @@ def test_ctrl_c_records_what_has_arrived(tmp_path):
     path = tmp_path / "run.sqlite"
     script = (
         "import asyncio, sys; sys.path.insert(0, sys.argv[3])\n"
-        "from test_client import ModelClient, Ledger, asks\n"
+        "from asking import ModelClient, Ledger, asks\n"
         "client = ModelClient('fake', base_url=sys.argv[1], ledger=Ledger(sys.argv[2]), concurrency=4)\n"
         "asyncio.run(client.complete_many(asks(40)))"
     )
@@ -526,105 +343,6 @@ async def test_too_few_embeddings_are_an_error(ledger):
         with pytest.raises(ModelError, match="1 embeddings for 2 texts"):
             await client.embed(["a", "b"])
         await client.aclose()
-
-
-async def test_the_limiter_doubles_until_the_first_refusal_then_halves_once_and_creeps():
-    limiter = AdaptiveLimiter(64)
-    assert limiter.limit == 8
-
-    async def succeed(count):
-        for _ in range(count):
-            async with limiter.slot() as slot:
-                slot.succeeded()
-
-    await succeed(8 + 16)
-    assert limiter.limit == 32
-    slots = [limiter.slot() for _ in range(5)]
-    for slot in slots:
-        await slot.__aenter__()
-    for slot in slots:
-        slot.throttled()
-        await slot.__aexit__(None, None, None)
-    assert limiter.limit == 16
-    await succeed(16)
-    assert limiter.limit == 17
-    for _ in range(9):
-        async with limiter.slot() as slot:
-            slot.throttled()
-    assert limiter.limit == 1
-
-
-async def test_the_limiter_lets_nobody_start_before_retry_after_has_passed():
-    limiter = AdaptiveLimiter(4)
-    async with limiter.slot() as slot:
-        slot.throttled(0.1)
-    started = time.monotonic()
-    async with limiter.slot():
-        pass
-    assert time.monotonic() - started >= 0.09
-
-
-async def test_the_limiter_wakes_someone_though_the_clock_passes_the_opening_while_it_looks():
-    class Ticking:
-        now, timers = -0.5, 0
-
-        def time(self):
-            self.now += 1.0
-            return self.now
-
-        def call_at(self, *_):
-            self.timers += 1
-
-    clock, limiter = Ticking(), AdaptiveLimiter(4)
-    limiter._resume_at = 1.0
-    turn = asyncio.get_running_loop().create_future()
-    limiter._queue.append(turn)
-    limiter._wake(clock)
-    assert turn.done() or clock.timers == 1
-
-
-async def test_the_limiter_loses_no_slot_to_cancelled_waiters():
-    limiter = AdaptiveLimiter(1)
-
-    async def hold(seconds):
-        async with limiter.slot():
-            await asyncio.sleep(seconds)
-
-    holder = asyncio.create_task(hold(0.02))
-    await asyncio.sleep(0)
-    waiters = [asyncio.create_task(hold(0)) for _ in range(5)]
-    await asyncio.sleep(0)
-    for waiter in waiters[::2]:
-        waiter.cancel()
-    await asyncio.gather(holder, *waiters, return_exceptions=True)
-    assert limiter.in_flight == 0
-    await asyncio.wait_for(hold(0), 1)
-
-
-async def test_many_refusals_slow_the_client_down_and_everything_is_still_answered(ledger):
-    with FakeEndpoint(latency=0.002) as server:
-        # The endpoint takes four at a time.
-        server._faults = lambda n, body: Fault.error(429) if server.in_flight > 4 else None
-        client = client_of(server, ledger, concurrency=64)
-        replies = await client.complete_many(asks(200))
-        await client.aclose()
-    assert [reply.text for reply in replies] == expected(asks(200))
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
-        ({"retry-after": "-3"}, 0.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "inf"}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_is_read_in_all_its_forms(headers, seconds):
-    assert retry_after(headers) == seconds
 
 
 def test_importing_the_client_does_not_load_what_it_does_not_need():

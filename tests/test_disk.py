@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from asking import asks
 from fake_endpoint import FakeEndpoint
 from small import small_mixture
-from test_client import asks
 from test_ledger import call
 
 from mop import artifact
@@ -77,7 +77,7 @@ def test_a_ledger_on_a_full_disk_ends_the_run_and_keeps_what_it_had(tmp_path: Pa
     with FakeEndpoint(lambda _: "long answer " * 300) as server:
         done = in_a_process(
             "import asyncio, resource\n"
-            "from test_client import ModelClient, Ledger, asks\n"
+            "from asking import ModelClient, Ledger, asks\n"
             "client = ModelClient('fake', base_url=sys.argv[1], ledger=Ledger(sys.argv[2]), concurrency=4)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
             "asyncio.run(client.complete_many(asks(300)))",

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from simulated import splits
 
 from mop.errors import BudgetExceeded, UnknownPrice
-from mop.estimate import PLANNED_SHARE, affordable_calls, call_tokens, estimate
+from mop.estimate import SINGLES, affordable_calls, call_tokens, estimate
 from mop.examples import Splits
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
 from mop.prompts import Demo, Prompt, estimate_tokens
+from mop.search.demos import closed_answers
+from mop.search.experts import with_answers
 from mop.settings import Settings, make_settings
 
 SPLITS = splits()
@@ -34,10 +36,12 @@ def test_tokens_are_those_of_an_average_call_times_the_calls() -> None:
 
 
 def test_an_average_call_is_about_as_long_as_a_real_prompt() -> None:
-    options = settings(max_demos=5, prompt_tokens=10_000)
+    options = settings(max_demos=5, prompt_tokens=10_000, method="random-demos")
     prompt, completion = call_tokens(options, SPLITS)
     demos = tuple(Demo.of(example) for example in SPLITS.train[:5])
-    real = Prompt("Name the thing and its state. " * 4, demos).tokens + estimate_tokens(SPLITS.train[5].input)
+    real = Prompt(
+        with_answers("Name the thing and its state.", closed_answers(SPLITS.train)), demos
+    ).tokens + estimate_tokens(SPLITS.train[5].input)
     assert prompt == pytest.approx(real, rel=0.35)
     assert completion == pytest.approx(estimate_tokens(SPLITS.train[0].output), rel=0.5)
 
@@ -59,19 +63,19 @@ def test_a_local_model_costs_nothing_and_an_unknown_one_nobody_knows_what() -> N
 
 
 @given(st.integers(20_000, 10**7))
-def test_a_cap_on_tokens_plans_a_share_of_it(tokens: int) -> None:
+def test_a_cap_on_tokens_plans_all_of_it(tokens: int) -> None:
     options = settings(budget=f"{tokens} tokens")
     calls = affordable_calls(options, SPLITS)
     each = sum(call_tokens(options, SPLITS))
-    assert calls * each <= tokens * PLANNED_SHARE < (calls + 1) * each
+    assert calls * each <= tokens < (calls + 1) * each
 
 
 @given(st.floats(0.01, 100))
-def test_a_cap_on_money_plans_a_share_of_it(usd: float) -> None:
+def test_a_cap_on_money_plans_all_of_it(usd: float) -> None:
     options = settings(budget=None, usd=usd)
     each = Prices().cost(Usage(*[(sizes := call_tokens(options, SPLITS))[0], 0, sizes[1]]), "gpt-4o-mini")
     calls = affordable_calls(options, SPLITS)
-    assert calls == min(600, int(usd * PLANNED_SHARE / each))
+    assert calls == min(600, int(usd / each))
 
 
 def test_the_tightest_cap_decides() -> None:
@@ -103,10 +107,15 @@ def test_few_validation_examples_bound_what_a_large_budget_can_use() -> None:
 def test_retrieved_demos_are_counted() -> None:
     none, some = (call_tokens(settings(retrieved=count), SPLITS)[0] for count in (0, 5))
     demo = sum(Demo.of(example).tokens for example in SPLITS.train) / len(SPLITS.train)
-    assert some - none == pytest.approx(5 * demo, abs=1)
-    assert call_tokens(settings(method="ape"), SPLITS)[0] == none
+    assert some - none == pytest.approx(5 * demo * (1 - SINGLES), abs=1), "the trials of experts have them"
+    assert call_tokens(settings(method="mop-fixed"), SPLITS)[0] == none
 
 
-def test_other_methods_are_not_bound_by_the_stages_of_the_default_one() -> None:
-    few = Splits(SPLITS.train[:40], SPLITS.validation[:8], ())
-    assert estimate(settings(budget=5000, method="ape"), few).calls == 5000
+def test_every_method_has_its_own_size_and_its_own_end() -> None:
+    names = ("ape", "ape-random-fair", "zero-shot", "random-demos", "mop-paper", "mop", "knn")
+    found = {name: estimate(settings(budget=5000, method=name), SPLITS) for name in names}
+    sizes = {name: call_tokens(settings(method=name), SPLITS)[0] for name in names}
+    assert sizes["ape"] < sizes["zero-shot"] < sizes["random-demos"]
+    assert sizes["ape"] < sizes["mop-paper"] < sizes["ape-random-fair"]
+    assert found["knn"].calls == 0
+    assert all(one.calls < 5000 for one in found.values()), "sixty validation examples are soon used up"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ask, asks, client_of, expected
 from fake_endpoint import FakeEndpoint, Fault
 from simulated import nearest_demo_answer, splits
-from test_client import ask, asks, client_of, expected
 
 from mop.errors import ModelError, ModelUnavailable
 from mop.lm import endpoint as endpoint_module
 from mop.lm.ledger import Ledger
+from mop.lm.upkeep import export
 from mop.optimization import aoptimize
 from mop.settings import make_settings
 
@@ -43,6 +46,21 @@ TRANSIENT = {
     "cut in the body": Fault(cut=150),
     "drip": Fault(drip=0.02),
     "cut JSON": Fault(raw=b'{"choices": [{"message": {"content": "Par'),
+    "cut chunks": Fault(head=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n40\r\n{"),
+    "a length that is too long": Fault(raw=b'{"choices": []}', headers={"content-length": "4000"}, cut=200),
+    "no HTTP": Fault(head=b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "gzip that isn't": Fault(raw=b"\x1f\x8b garbage", headers={"content-encoding": "gzip"}),
+    "408": Fault.error(408),
+    "409": Fault.error(409),
+    "425": Fault.error(425),
+    "a name for Retry-After": Fault.error(429, retry_after="soon"),
+    "Retry-After as a date": Fault.error(429, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"),
+    "Retry-After that is too large": Fault.error(503, retry_after="1e400"),
+    "429 in a 200": Fault.body({"error": {"message": "Rate limit reached", "type": "requests", "code": 429}}),
+    "429 in words in a 200": Fault.body({"error": {"message": "slow down", "code": "rate_limit_exceeded"}}),
+    "null choices": Fault.body({"choices": None}),
+    "no message": Fault.body({"choices": [{"index": 0, "finish_reason": "stop"}]}),
+    "an answer of another kind": Fault.body({"choices": [{"message": {"content": [1]}, "finish_reason": "stop"}]}),
     "no JSON": Fault(raw=b"upstream connect error or disconnect/reset before headers"),
     "no bytes": Fault(raw=b""),
     "web page": Fault(raw=b"<html>login</html>", headers={"content-type": "text/html"}),
@@ -51,6 +69,7 @@ TRANSIENT = {
     "empty text, no usage": Fault.body(chat("", tokens=None)),
     "no text": Fault.body(chat(None)),
     "error in a 200": Fault.body({"error": {"message": "overloaded", "code": 502}}),
+    "no choices": Fault.body({"choices": []}),
     "number": Fault.body(7),
     "null": Fault.body(None),
 }
@@ -78,6 +97,78 @@ async def test_what_passes_is_asked_again_and_only_answers_are_recorded(ledger: 
     assert [reply.text for reply in replies] == expected(asks(5))
     assert server.served == 7
     assert ledger.totals(by=())[()].calls == 5
+
+
+async def test_a_length_that_is_too_short_spoils_no_other_answer(ledger: Ledger) -> None:
+    """What comes after it lies on the connection, where the next call would read it as its answer."""
+    short = Fault.body(chat("half an answer", tokens=3), headers={"content-length": "40"})
+    with FakeEndpoint(faults=[None, short, short]) as server:
+        client = client_of(server, ledger, concurrency=2)
+        replies = await asyncio.wait_for(client.complete_many(asks(8)), 20)
+        await client.aclose()
+    assert [reply.text for reply in replies] == expected(asks(8))
+    assert server.served <= 8 + 2 * 2
+
+
+async def test_an_overload_in_the_body_of_a_200_is_waited_for_like_any_other(ledger: Ledger) -> None:
+    """More often than a malformed answer is asked again."""
+    busy = Fault.body({"error": {"message": "Rate limit reached", "code": 429}})
+    with FakeEndpoint(faults=[busy] * 6) as server:
+        client = client_of(server, ledger)
+        assert (await asyncio.wait_for(client.complete(ask("a")), 20)).text == expected([ask("a")])[0]
+        await client.aclose()
+    assert server.served == 7
+
+
+@pytest.mark.parametrize(("code", "words"), [(401, "API_KEY"), ("404", "model's name"), ("invalid_api_key", "API_KEY")])
+async def test_a_refusal_in_the_body_of_a_200_ends_the_run_at_once(ledger: Ledger, code: int | str, words: str) -> None:
+    with FakeEndpoint(faults=lambda number, body: Fault.body({"error": {"message": "no", "code": code}})) as server:
+        client = client_of(server, ledger)
+        with pytest.raises(ModelError, match=words):
+            await client.complete(ask("a"))
+        await client.aclose()
+    assert server.served == 1
+
+
+async def test_a_refusal_in_words_is_the_models_answer(ledger: Ledger) -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+    body = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    with FakeEndpoint(faults=[Fault.body(body)]) as server:
+        client = client_of(server, ledger)
+        assert (await client.complete(ask("a"))).text == "I cannot help with that."
+        await client.aclose()
+
+
+@pytest.mark.parametrize("said", ["86400", "Fri, 21 Nov 2098 07:28:00 GMT"])
+async def test_a_pause_of_days_ends_the_call_now_and_not_after_them(ledger: Ledger, said: str) -> None:
+    with FakeEndpoint(faults=lambda number, body: Fault.error(429, retry_after=said)) as server:
+        client = client_of(server, ledger)
+        with pytest.raises(ModelUnavailable, match="same command again"):
+            await asyncio.wait_for(client.complete(ask("a")), 10)
+        await client.aclose()
+    assert server.served == 1
+
+
+async def test_a_clock_that_is_set_back_and_forward_by_hours_changes_no_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumps = itertools.cycle([0.0, -7200.0, 36000.0])
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + next(jumps))
+    ledger, began = Ledger(tmp_path / "l"), time.monotonic()
+    faults = [Fault.error(429, retry_after="0.05"), Fault.error(503), Fault(drop=True), Fault(delay=30)]
+    with FakeEndpoint(faults=faults) as server:
+        client = client_of(server, ledger, timeout=0.5, deadline=30)
+        replies = await asyncio.wait_for(client.complete_many(asks(12)), 20)
+        await client.aclose()
+    monkeypatch.undo()
+    assert [reply.text for reply in replies] == expected(asks(12))
+    assert time.monotonic() - began < 15
+    days = ledger.totals(("day",))
+    assert sum(total.calls for total in days.values()) == 12
+    assert all(0 <= total.seconds < 12 * 0.6 for total in days.values()), "durations are those of a steady clock"
+    assert [call["key"] for call in export(ledger)] != []
+    ledger.close()
 
 
 async def test_an_answer_that_comes_as_text_is_still_an_answer(ledger: Ledger) -> None:

@@ -17,6 +17,7 @@ from mop.errors import LedgerError
 from mop.lm import salvage
 from mop.lm.ledger import Ledger
 from mop.lm.salvage import repair
+from mop.lm.tables import CALLS as CALLS_TABLE
 from mop.lm.tables import SCHEMA
 from mop.lm.verify import verify
 
@@ -222,7 +223,13 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_and_can_be_saved(tm
     raw.close()
     old = path.read_bytes()
     assert read(path) == {reply.key: reply.text}
-    assert verify(path).version == SCHEMA
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == (str(SCHEMA),)
+        columns = {row[1] for row in raw.execute("PRAGMA table_info(calls)")}
+    raw.close()
+    assert columns == set(CALLS_TABLE.c.keys())
+    found = verify(path)
+    assert (found.calls, found.version, found.problems) == (1, SCHEMA, ())
     path.write_bytes(old[:-4096])  # its last page is the embeddings' index
     repair(path)
     assert read(path) == {reply.key: reply.text}

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import asks, expected
 from fake_endpoint import FakeEndpoint
 from simulated import nearest_demo_answer, splits, task
 from small import small_mixture
-from test_client import SECRET, asks, expected
+from test_client import SECRET
 from test_ledger import call
 
 import mop

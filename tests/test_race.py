@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,3 +96,10 @@ async def test_a_race_keeps_to_its_calls(calls: int) -> None:
     trials = KnownTrials(dict.fromkeys("abcdef", 0.5))
     await race(arms(list("abcdef")), EXAMPLES, np.arange(40), trials, calls=calls)
     assert len(trials.seen) <= calls
+
+
+async def test_a_race_without_a_call_has_no_mean_and_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = await race(arms(["a", "b", "c"]), EXAMPLES, np.arange(40), KnownTrials({}), calls=2)
+        assert math.isnan(result.mean(result.winner))

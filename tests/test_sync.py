@@ -17,6 +17,7 @@ import pytest
 
 from mop import sync
 from mop.errors import DataError, MopError
+from mop.gate import passing
 from mop.sync import run
 
 
@@ -173,3 +174,38 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "11"
+
+
+def test_ctrl_c_reaches_the_work_of_a_thread_that_a_coroutine_waits_for() -> None:
+    """An encoder that asks an endpoint runs in a thread: the call on the wire ends, no other starts."""
+    started, ended, done = threading.Event(), [], []
+
+    async def call(number: int) -> None:
+        async with passing():
+            started.set()
+            await asyncio.sleep(0.3)
+            ended.append(number)
+
+    async def calls() -> None:
+        for number in range(100):
+            await call(number)
+
+    def encode() -> None:
+        try:
+            run(calls())
+        finally:
+            done.append(True)
+
+    async def search() -> None:
+        await asyncio.to_thread(encode)
+
+    begun, told = time.monotonic(), []
+    with ctrl_c_when(started), pytest.raises(KeyboardInterrupt):
+        run(search(), told.append)
+    assert time.monotonic() - begun < 5
+    assert told == [1]
+    assert ended == [0]
+    deadline = time.monotonic() + 5
+    while not done and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert done, "the thread is let go, or the process would never end"

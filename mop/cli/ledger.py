@@ -48,15 +48,15 @@ def stats(
         by: What to group by: role, model, day (UTC), run; several may be given.
         prices: Your own price file; its entries go before the built-in ones.
     """
-    from mop.bill import bill
+    from mop.bill import bill, whole
     from mop.lm.prices import Prices
 
     with _opened(ledger) as book:
         lines = bill(book, by, Prices(prices))
-        whole = bill(book, (), Prices(prices))
         name = book.name
+    total = whole(lines)
     document = {"ledger": name, "by": list(by), "groups": [_line(by, one) for one in lines]}
-    total = _line((), whole[0]) if whole else {"calls": 0, "usd": 0.0}
+    total_document = _line((), total) if total else {"calls": 0, "usd": 0.0}
 
     def draw(console: Console) -> None:
         if not lines:
@@ -67,7 +67,7 @@ def stats(
             table.add_column(group, overflow="fold")
         for title in ("calls", "prompt\ntokens", "of them\ncached", "completion\ntokens", "seconds", "USD"):
             table.add_column(title, justify="right", no_wrap=True)
-        for one in (*lines, *whole):
+        for one in (*lines, *([total] if total else [])):
             usage = one.total.usage
             cells = (
                 [clean(value) or UNKNOWN for value in one.group]
@@ -83,7 +83,7 @@ def stats(
         if any(one.usd is None for one in lines):
             say(console, f"{UNKNOWN} under USD: the price isn't known; add it with --prices FILE.", style="dim")
 
-    speech.open().result({**document, "total": total}, draw)
+    speech.open().result({**document, "total": total_document}, draw)
 
 
 def export(

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from mop.cli.output import Output
 from mop.cli.words import duration, money, plural
-from mop.lm.allowance import Allowance
+from mop.lm.caps import Caps
 from mop.optimization import Run
 
 #: Seconds between two looks at the counters.
@@ -142,7 +142,7 @@ class Progress:
 class SearchProgress(Progress):
     """Progress of a search: listens to its stages and best scores, and looks at its budget and traffic."""
 
-    def __init__(self, title: str, budget: Allowance, used: Run, output: Output) -> None:
+    def __init__(self, title: str, budget: Caps, used: Run, output: Output) -> None:
         super().__init__(title, self._state, output)
         self._budget = budget
         self._used = used

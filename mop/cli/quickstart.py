@@ -21,7 +21,7 @@ from mop.search.learning import Listener
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mop.lm.allowance import Allowance
+    from mop.lm.caps import Caps
     from mop.optimization import Run
     from mop.quickstart import Quickstart
 
@@ -65,7 +65,7 @@ class _Screen:
         """Fetch a model with a progress bar."""
         fetch(id, self._output)
 
-    def search(self, title: str, budget: Allowance, used: Run) -> AbstractContextManager[Listener]:
+    def search(self, title: str, budget: Caps, used: Run) -> AbstractContextManager[Listener]:
         """Show a search."""
         return SearchProgress(title, budget, used, self._output)
 

@@ -157,7 +157,7 @@ class Batch:
                 self._start(self._follow(request, shared))
                 return
         if reply is not None:
-            self._meter.settle(reservation, reply)
+            self._meter.settle(reservation, request, reply)
             self._deliver(reply)
 
     def _start_own(self, call: _Call) -> None:
@@ -182,7 +182,7 @@ class Batch:
             reply = await self._commit(call.request, reply)
         call.leave_window()
         self._underway.committed(reply)
-        self._meter.settle(call.reservation, reply)
+        self._meter.settle(call.reservation, call.request, reply)
         call.reply.set_result(reply)
         self._deliver(reply)
 

@@ -131,7 +131,7 @@ class Budget:
         self.calls: int | None = calls
         self.tokens = tokens
         self.usd = usd
-        self._prices = prices if prices is not None else Prices()
+        self.prices = prices if prices is not None else Prices()
         self._pico = None if usd is None else int(usd * PICO)
         self._lock = threading.Lock()
         self._open: set[Reservation] = set()
@@ -198,7 +198,7 @@ class Budget:
         Raises:
             MopError: The reservation was settled or cancelled before.
         """
-        price = self._prices.find(reservation.model)
+        price = self.prices.find(reservation.model)
         with self._lock:
             if reservation not in self._open:
                 raise MopError("A reservation was settled twice; settle or cancel each reservation once.")
@@ -224,7 +224,7 @@ class Budget:
         """
         pico = 0
         if self._pico is not None:
-            price = self._prices.get(model)
+            price = self.prices.get(model)
             pico = calls * max(price.pico_at_most(tokens_each, 0), price.pico_at_most(0, tokens_each))
         wanted = Reservation(model, "execute", calls, calls * tokens_each, pico)
         with self._lock:
@@ -238,7 +238,7 @@ class Budget:
             return self._total.spend(by_role)
 
     def _wanted(self, model: str, prompt_tokens: int, max_tokens: int, calls: int, role: Role) -> Reservation:
-        price = self._prices.find(model) if self._pico is None else self._prices.get(model)
+        price = self.prices.find(model) if self._pico is None else self.prices.get(model)
         pico = 0 if price is None else calls * price.pico_at_most(prompt_tokens, max_tokens)
         return Reservation(model, role, calls, calls * (prompt_tokens + max_tokens), pico)
 

@@ -18,9 +18,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mop.errors import LedgerError, NotRecorded, SettingsError
-from mop.lm.allowance import Allowance
 from mop.lm.batch import Batch, Underway
-from mop.lm.budget import Budget
+from mop.lm.budget import Budget, Spend
+from mop.lm.caps import Caps
 from mop.lm.claims import Claims
 from mop.lm.commits import GroupCommit
 from mop.lm.endpoint import Endpoint, check_url, choose_key, is_openai
@@ -77,7 +77,7 @@ class ModelClient:
         base_url: str | None = None,
         start: Callable[[], str] | None = None,
         api_key: str | None = None,
-        budget: Allowance | None = None,
+        budget: Caps | None = None,
         concurrency: int = 8,
         timeout: float = 120.0,
         deadline: float = 600.0,
@@ -99,7 +99,7 @@ class ModelClient:
         given = "none" if replay else api_key
         self._key, self._key_source = choose_key(self.base_url, given, os.environ)
         self._ledger = ledger
-        self._budget: Allowance = budget if budget is not None else Budget()
+        self._budget: Caps = budget if budget is not None else Budget()
         self._meter = Meter(self._budget)
         self._concurrency, self._timeout, self._deadline = concurrency, timeout, deadline
         self._extra = _canonical(extra_body)
@@ -221,6 +221,11 @@ class ModelClient:
     def traffic(self) -> Traffic:
         """Calls that were really sent, and calls that the ledger answered."""
         return self._meter.traffic
+
+    @property
+    def spent(self) -> Spend:
+        """What the replies took that this client gave out, each key once, whoever paid for it and when."""
+        return self._meter.spent
 
     def _session(self) -> _Session:
         loop = asyncio.get_running_loop()

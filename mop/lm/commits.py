@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from mop.errors import LedgerError
-from mop.lm.allowance import Account
+from mop.lm.caps import Account
 from mop.lm.ledger import Ledger
 from mop.lm.request import Reply, Request
 

@@ -11,10 +11,10 @@ from typing import Any
 import openai
 
 from mop.errors import ModelError
-from mop.lm.wire import Malformed
+from mop.lm.wire import ErrorInBody, Malformed
 
 #: Statuses other than 5xx that may go away by asking again.
-TRANSIENT = frozenset({408, 409, 429})
+TRANSIENT = frozenset({408, 409, 425, 429})
 #: Statuses that say that there are too many calls; 429 may mean too many at once or too many in a minute.
 OVERLOAD = frozenset({429, 503, 529})
 
@@ -60,6 +60,8 @@ def trouble(error: Exception, model: str, address: Address) -> Trouble:
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
         return Trouble("connection", address.redact(f"connection error ({cause or error})"))
+    if isinstance(error, ErrorInBody):
+        return _in_body(error, model, address)
     if isinstance(error, Malformed):
         return Trouble("malformed", address.redact(f"the answer is malformed: {error}"))
     # What the SDK lets through when a body that should be JSON isn't.
@@ -71,15 +73,27 @@ def _status(error: openai.APIStatusError, model: str, address: Address) -> Troub
     said = address.redact(_said(error))
     if error.code == "insufficient_quota":
         raise ModelError(f"{address.url} says that the quota is used up ({said}). Add credit or use another key.")
-    if status in TRANSIENT or status >= 500:
-        return Trouble(
-            "status",
-            f"HTTP {status} ({said})",
-            overload=status in OVERLOAD,
-            rate=status == 429,
-            retry_after=retry_after(error.response.headers),
-        )
+    if _passes(status):
+        return _refused(status, said, retry_after(error.response.headers))
     raise ModelError(_advice(status, said, str(error.code), model, address))
+
+
+def _in_body(error: ErrorInBody, model: str, address: Address) -> Trouble:
+    """Return the trouble that an error with the status 200 is; raises ModelError as `trouble` does."""
+    said = address.redact(str(error))
+    if _passes(error.status):
+        return _refused(error.status, said, None)
+    raise ModelError(_advice(error.status, said, "", model, address))
+
+
+def _passes(status: int) -> bool:
+    return status in TRANSIENT or status >= 500
+
+
+def _refused(status: int, said: str, pause: float | None) -> Trouble:
+    return Trouble(
+        "status", f"HTTP {status} ({said})", overload=status in OVERLOAD, rate=status == 429, retry_after=pause
+    )
 
 
 def _advice(status: int, said: str, code: str, model: str, address: Address) -> str:
@@ -113,6 +127,14 @@ def _said(error: openai.APIStatusError) -> str:
     return " ".join(str(body if body is not None else error.message).split())
 
 
+def _now(headers: Any) -> float:
+    """Return the endpoint's own time, if it says it: the clock of this machine may be wrong by hours."""
+    try:
+        return parsedate_to_datetime(headers.get("date") or "").timestamp()
+    except ValueError:
+        return time.time()
+
+
 def retry_after(headers: Any) -> float | None:
     """Return the seconds that the headers ask to wait: ``retry-after-ms``, or ``retry-after`` in seconds or a
     date.
@@ -125,7 +147,7 @@ def retry_after(headers: Any) -> float | None:
             seconds = float(value) / scale
         except ValueError:
             try:
-                seconds = parsedate_to_datetime(value).timestamp() - time.time()
+                seconds = parsedate_to_datetime(value).timestamp() - _now(headers)
             except ValueError:
                 continue
         if math.isfinite(seconds):

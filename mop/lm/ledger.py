@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mop.errors import LedgerError, SettingsError
-from mop.lm.allowance import Account
+from mop.lm.caps import Account
 from mop.lm.database import Database
 from mop.lm.leases import Leases
 from mop.lm.request import Reply, Request, Usage

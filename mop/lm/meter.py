@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mop.lm.allowance import Allowance
-from mop.lm.budget import Reservation
+from mop.lm.budget import Budget, Reservation, Spend
+from mop.lm.caps import Caps
 from mop.lm.request import Reply, Request, Usage
 
 
@@ -24,10 +24,17 @@ class Traffic:
 class Meter:
     """Reserves and settles calls by key: a key that was counted once is free from then on."""
 
-    def __init__(self, budget: Allowance) -> None:
+    def __init__(self, budget: Caps) -> None:
         self.traffic = Traffic()
         self._budget = budget
         self._counted: set[str] = set()
+        # What this process used, whoever paid: unlike the books of a shared budget it never depends on others.
+        self._own, self._seen = Budget(prices=budget.prices), set[str]()
+
+    @property
+    def spent(self) -> Spend:
+        """What the replies took that were given out so far, each key once, from the ledger or not."""
+        return self._own.spent
 
     async def reserve(self, request: Request, known: Reply | None) -> Reservation | None:
         """Keep room for a request, or return ``None`` if its key has been counted already.
@@ -57,8 +64,11 @@ class Meter:
             return reservation
         return await self._budget.admit(request, None, paying=True)
 
-    def settle(self, reservation: Reservation | None, reply: Reply) -> None:
+    def settle(self, reservation: Reservation | None, request: Request, reply: Reply) -> None:
         """Count a reply: against the budget if there is a reservation for it, and as traffic in any case."""
+        if reply.key not in self._seen:
+            self._seen.add(reply.key)
+            self._own.settle(self._own.reserve(request.model, 0, 0, role=request.role), reply.usage)
         if reservation is not None:
             self._budget.settle(reservation, reply.usage)
         if reply.from_ledger:

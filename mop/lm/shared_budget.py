@@ -59,7 +59,7 @@ class SharedBudget:
         self.usd: float | None = usd
         self.run = run
         self._pico = None if usd is None else int(usd * PICO)
-        self._prices = prices if prices is not None else Prices()
+        self.prices = prices if prices is not None else Prices()
         self._database = ledger.database
         self._worker = ledger.worker
         self._books = Books(self._database, run, self._worker)
@@ -134,13 +134,13 @@ class SharedBudget:
         self._note(counted={reply.key for _, reply in calls})
 
     def _wanted(self, request: Request) -> Reservation:
-        price = self._prices.find(request.model) if self._pico is None else self._prices.get(request.model)
+        price = self.prices.find(request.model) if self._pico is None else self.prices.get(request.model)
         prompt, answer = most_prompt_tokens(request), request.max_tokens
         pico = 0 if price is None else price.pico_at_most(prompt, answer)
         return Reservation(request.model, request.role, 1, prompt + answer, pico, request.key)
 
     def _entry(self, model: str, role: Role, key: str, usage: Usage) -> Entry:
-        price = self._prices.find(model)
+        price = self.prices.find(model)
         return Entry(key, role, usage, None if price is None else price.pico(usage))
 
     def _begin(self, connection: sa.Connection) -> None:

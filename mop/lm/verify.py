@@ -17,8 +17,9 @@ import sqlalchemy as sa
 
 from mop.errors import LedgerError
 from mop.lm.database import Database
+from mop.lm.migrations import version_of
 from mop.lm.pages import broken_log
-from mop.lm.tables import CALLS, EMBEDDINGS, SCHEMA, call_crc
+from mop.lm.tables import CALLS, EMBEDDINGS, call_crc
 
 #: Problems of one kind that are listed one by one.
 LISTED = 20
@@ -28,7 +29,7 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a ledger holds, and everything that is wrong with it in words."""
+    """What a ledger holds, and everything that is wrong with it in words; version 0 where it cannot be read."""
 
     calls: int
     vectors: int
@@ -76,8 +77,10 @@ def _settled(log: Path) -> bytes:
 def _verify(database: Database) -> Verification:
     problems: list[str] = []
     counts = {CALLS: 0, EMBEDDINGS: 0}
+    version = 0
     try:
         with database.transaction(write=False) as connection:
+            version = int(version_of(connection) or 0)
             if database.is_sqlite:
                 found = connection.exec_driver_sql(f"PRAGMA integrity_check({LISTED})").scalars().all()
                 problems += [f"structure: {problem}" for problem in found if problem != "ok"]
@@ -92,7 +95,7 @@ def _verify(database: Database) -> Verification:
                     problems.append(f"… and {len(wrong) - LISTED} more rows of {table.name}")
     except LedgerError as error:
         problems.append(str(error))
-    return Verification(counts[CALLS], counts[EMBEDDINGS], SCHEMA, tuple(problems))
+    return Verification(counts[CALLS], counts[EMBEDDINGS], version, tuple(problems))
 
 
 def _wrong_calls(connection: sa.Connection) -> Iterator[str]:

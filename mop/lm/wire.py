@@ -21,6 +21,18 @@ class Malformed(Exception):
     """The endpoint answered with something that isn't an answer; the message says what."""
 
 
+class ErrorInBody(Malformed):
+    """An error in place of an answer, under the HTTP status 200; ``status`` is the one that the body names."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+#: What gateways write for a status.
+_NAMED = {"rate_limit_exceeded": 429, "rate_limit_error": 429, "overloaded_error": 529, "invalid_api_key": 401}
+
+
 def chat_body(request: Request, length_field: str = "max_tokens") -> dict[str, Any]:
     """Return the body of a chat completion. ``length_field`` is the endpoint's name for the most tokens."""
     body: dict[str, Any] = json.loads(request.extra) if request.extra else {}
@@ -50,12 +62,13 @@ def read_chat(answer: Any, request: Request) -> Reply:
 
     Raises:
         Malformed: The body has no choice, or no text in it.
+        ErrorInBody: It is an error that names its status.
     """
     match answer:
         case {"choices": [{"message": dict() as message, **choice}, *_]}:
             pass
         case {"error": problem}:
-            raise Malformed(f"an error in place of an answer: {problem!r}")
+            raise _error_in_body(problem)
         case {"choices": []}:
             raise Malformed("an empty list of choices")
         case _:
@@ -98,6 +111,19 @@ def read_embeddings(answer: Any, count: int) -> list[list[float]]:
     if len(vectors) != count or [row["index"] for row in rows] != list(range(count)):
         raise Malformed(f"{len(vectors)} embeddings for {count} texts")
     return vectors
+
+
+def _error_in_body(problem: Any) -> Malformed:
+    """Return what an error in place of an answer is: that of a status, if it names one."""
+    text = f"an error in place of an answer: {problem!r:.300}"
+    fields = problem if isinstance(problem, dict) else {}
+    for said in (fields.get("code"), fields.get("status"), fields.get("type")):
+        status = _NAMED.get(said, said) if isinstance(said, str) else said
+        if isinstance(status, str) and status.isascii() and status.isdigit():
+            status = int(status)
+        if isinstance(status, int) and 400 <= status <= 599:
+            return ErrorInBody(text, status)
+    return Malformed(text)
 
 
 def _usage(answer: dict[str, Any], request: Request, text: str) -> Usage:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from mop.mixture import Expert
 from mop.prompts import Demo, Prompt
 from mop.search import proposers
+from mop.search.allowance import Allowance
 from mop.search.generalist import DEFAULT_INSTRUCTION
 from mop.search.learning import Learned, Session
 from mop.search.proposers import Candidate
-from mop.search.race import Arm, RaceResult, race
+from mop.search.race import Arm, RaceResult, mean_seen, race
 from mop.seeds import stream
 
 #: APE and the mixture of the paper ask for twenty instructions a task; small budgets ask for fewer.
@@ -42,9 +43,13 @@ def given_instruction(session: Session) -> str:
 
 def proposal_count(session: Session) -> int:
     """Return how many instructions the model is asked for: what the settings say, or what the budget bears."""
-    calls = session.plan.calls
-    if session.proposals is not None:
-        return min(session.proposals, calls // 3)
+    return proposals_for(session.plan.calls, session.proposals)
+
+
+def proposals_for(calls: int, wanted: int | None) -> int:
+    """Return how many instructions are asked for in a budget of ``calls``, if the user ``wanted`` so many or any."""
+    if wanted is not None:
+        return min(wanted, calls // 3)
     return max(1, min(MOST_PROPOSALS, calls // CALLS_PER_PROPOSAL))
 
 
@@ -96,7 +101,7 @@ def random_demos(session: Session, count: int, *names: str | int) -> tuple[Demo,
 
 
 async def select(session: Session, contenders: Sequence[Contender], calls: int) -> RaceResult:
-    """Race ``contenders`` on the same validation examples in at most ``calls`` calls.
+    """Race ``contenders`` on the same validation examples in at most ``calls`` calls, or what the caps leave of them.
 
     If the calls don't give every contender an example in every rung, the last ones stay out.
     """
@@ -104,11 +109,14 @@ async def select(session: Session, contenders: Sequence[Contender], calls: int) 
     problem = session.problem
     order = stream(problem.seed, "validation order").permutation(len(problem.validation))
     count = len(contenders)
-    while count > 1 and count * math.ceil(math.log2(count)) > calls:
+    allowance = session.allowance or Allowance(calls)
+    trials = [(one.prompt, example) for one in contenders for example in problem.validation]
+    left = calls if allowance.in_calls else max(0.0, allowance.spare(trials))
+    while count > 1 and count * math.ceil(math.log2(count)) > allowance.worth(left, trials):
         count -= 1
     arms = [Arm.single(one.name, one.prompt, len(problem.validation)) for one in contenders[:count]]
-    result = await race(arms, problem.validation, order, session.trials, calls=calls)
-    session.listener.best(result.mean(result.winner))
+    result = await race(arms, problem.validation, order, session.trials, calls=left, cost=allowance.cost)
+    session.say_best(result.mean(result.winner))
     return result
 
 
@@ -127,7 +135,7 @@ def one_prompt(
     problem = session.problem
     winner = contenders[result.winner]
     prompt = winner.prompt if demos is None else Prompt(winner.prompt.instruction, demos)
-    score = result.mean(result.winner)
+    score = mean_seen(result.scores[result.winner])
     expert = Expert(
         prompt=prompt,
         size=len(problem.train),
@@ -141,7 +149,7 @@ def one_prompt(
         {
             "name": contenders[arm].name,
             "examples": _examples(result, arm),
-            "score": result.mean(arm) if _examples(result, arm) else None,
+            "score": mean_seen(result.scores[arm]),
         }
         for arm in result.ranking
     ]

@@ -12,11 +12,16 @@ MOST_DRAWS = 16
 CALLS_PER_DRAW = 25
 
 
+def draws_for(calls: int) -> int:
+    """Return how many sets of demos race in a budget of ``calls``."""
+    return max(2, min(MOST_DRAWS, calls // CALLS_PER_DRAW))
+
+
 async def best_random_demos(session: Session) -> Learned:
     """Race random sets of as many demos as a prompt may show; the answers are listed if they form a closed set."""
     problem, calls = session.problem, session.plan.calls
     instruction = with_answers(given_instruction(session), problem.answers)
-    draws = max(2, min(MOST_DRAWS, calls // CALLS_PER_DRAW))
+    draws = draws_for(calls)
     prompts = [
         Prompt(instruction, random_demos(session, session.max_demos, "random demos", draw)) for draw in range(draws)
     ]

@@ -1,4 +1,4 @@
-"""Allowance: what the client and the ledger need of a budget, wherever its books are. Knows no caps and no prices."""
+"""Caps: what the client and the ledger need of a budget, wherever its books are. Knows no caps and no prices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from mop.lm.budget import Reservation, Spend
+    from mop.lm.prices import Prices
 
 
 class Account(Protocol):
@@ -23,7 +24,7 @@ class Account(Protocol):
         """Note that the transaction was committed."""
 
 
-class Allowance(Protocol):
+class Caps(Protocol):
     """What a client needs of a budget: `Budget` for one process, `mop.lm.shared_budget.SharedBudget` for several.
 
     ``account`` counts replies where they are recorded, if the budget is kept there.
@@ -32,6 +33,10 @@ class Allowance(Protocol):
     calls: int | None
     tokens: int | None
     usd: float | None
+
+    @property
+    def prices(self) -> Prices:
+        """The price list for ``usd``."""
 
     @property
     def account(self) -> Account | None:

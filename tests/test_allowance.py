@@ -1,0 +1,96 @@
+"""Budgets in tokens and money: a search uses them, keeps to them, and goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from fake_endpoint import FakeEndpoint, Fault
+from simulated import nearest_demo_answer, splits
+
+from mop.artifact import to_bytes
+from mop.errors import MopError
+from mop.estimate import estimate
+from mop.lm.ledger import Ledger
+from mop.optimization import Run, aoptimize
+from mop.settings import Settings, make_settings
+
+
+def unsure(messages: list[dict[str, Any]]) -> str:
+    """Answer as the simulated model does, but wrongly to a third of the questions."""
+    digest = hashlib.sha256(repr(messages).encode()).digest()
+    return "something_else" if len(messages) > 1 and digest[0] % 3 == 0 else nearest_demo_answer(messages)
+
+
+def settings(server: FakeEndpoint, budget: str, **more: object) -> Settings:
+    options = {"model": "gpt-4o-mini", "base_url": server.base_url, "budget": budget, "prompt_tokens": 200, **more}
+    return make_settings({**options, "encoder": f"endpoint:words@{server.base_url}"}, environment={})
+
+
+@pytest.mark.parametrize("budget", ["40k tokens", "120k tokens", "0.01 USD"])
+async def test_a_cap_on_tokens_or_money_is_used_and_not_passed(budget: str) -> None:
+    with FakeEndpoint(unsure, record=False) as server:
+        chosen, used = settings(server, budget), Run()
+        await aoptimize(splits(), chosen, ledger=Ledger.in_memory(), used=used)
+    spent = used.spend.tokens if chosen.tokens else used.spend.usd
+    cap = chosen.tokens or chosen.usd
+    assert spent is not None
+    assert cap is not None
+    assert 0.85 * cap <= spent <= cap
+
+
+async def test_the_tightest_of_several_caps_is_the_one_that_holds() -> None:
+    with FakeEndpoint(unsure, record=False) as server:
+        used = Run()
+        both = settings(server, "60k tokens").model_copy(update={"budget": 110})
+        await aoptimize(splits(), both, ledger=Ledger.in_memory(), used=used)
+    assert used.spend.calls <= 110
+    assert used.spend.tokens <= 60_000
+    assert used.spend.calls > 90 or used.spend.tokens > 50_000
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+async def test_an_endpoint_that_counts_other_tokens_than_estimated_gets_another_plan(scale: float) -> None:
+    class Counting(FakeEndpoint):
+        def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
+            answer = super()._chat(body)
+            answer["usage"]["prompt_tokens"] = int(scale * answer["usage"]["prompt_tokens"])
+            return answer
+
+    with Counting(unsure, record=False) as server:
+        used = Run()
+        await aoptimize(splits(), settings(server, "80k tokens"), ledger=Ledger.in_memory(), used=used)
+    assert 0.6 * 80_000 <= used.spend.tokens <= 80_000
+
+
+async def test_a_run_under_a_cap_on_tokens_that_is_stopped_goes_on_to_the_same_mixture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    found = []
+    with FakeEndpoint(unsure, record=False) as server:
+        whole, resumed = Ledger.in_memory(), Ledger.in_memory()
+        found.append(to_bytes(await aoptimize(splits(), settings(server, "60k tokens"), ledger=whole)))
+        for stop in (3, 40, 90):
+            start = server.served
+            server._faults = lambda n, body, at=start + stop: (
+                Fault.error(400) if n >= at and "messages" in body else None
+            )
+            with pytest.raises(MopError):
+                await aoptimize(splits(), settings(server, "60k tokens", concurrency=3), ledger=resumed)
+        server._faults = lambda n, body: None
+        found.append(to_bytes(await aoptimize(splits(), settings(server, "60k tokens", concurrency=5), ledger=resumed)))
+        assert resumed.totals(by=())[()].calls == whole.totals(by=())[()].calls
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("method", ["mop", "ape-random-fair", "random-demos", "mop-paper"])
+@pytest.mark.parametrize("budget", ["150", "60k tokens"])
+async def test_an_estimate_is_near_what_a_run_uses(method: str, budget: str) -> None:
+    with FakeEndpoint(unsure, record=False) as server:
+        chosen, used = settings(server, budget, method=method), Run()
+        await aoptimize(splits(), chosen, ledger=Ledger.in_memory(), used=used)
+    found = estimate(chosen, splits())
+    assert found.calls == pytest.approx(used.spend.calls, rel=0.35)
+    assert found.prompt_tokens + found.completion_tokens == pytest.approx(used.spend.tokens, rel=0.5)
