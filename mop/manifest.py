@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mop.decoding import Decoding
+from mop.drift import Reference
 from mop.errors import ArtifactError
 from mop.mixture import EncoderRecord, Expert, Mixture
 from mop.prompts import Demo, Prompt
@@ -22,8 +23,8 @@ from mop.retrieval import Retrieval
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
 
-#: 2: mixtures that retrieve demos.
-SCHEMA_VERSION = 2
+#: 2: mixtures that retrieve demos. 3: what held-out examples looked like (`reference`).
+SCHEMA_VERSION = 3
 
 
 class _Strict(BaseModel):
@@ -66,6 +67,11 @@ class _Retrieval(_Strict):
     demos: list[tuple[str, str]] = Field(min_length=1)
 
 
+class _Reference(_Strict):
+    counts: list[Annotated[int, Field(ge=0, le=2**53)]]
+    distances: list[list[Annotated[float, Field(ge=0)]]]
+
+
 class Manifest(_Strict):
     """Everything of a mixture but its vectors."""
 
@@ -78,8 +84,16 @@ class Manifest(_Strict):
     generalist: _Prompt
     experts: list[_Expert] = Field(min_length=1)
     retrieval: _Retrieval | None = None
+    reference: _Reference | None = None
     report: dict[str, Any]
     provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _one_reference_for_each_expert(self) -> Manifest:
+        found = self.reference
+        if found is not None and not len(found.counts) == len(found.distances) == len(self.experts):
+            raise ValueError("reference doesn't have an entry for each expert")
+        return self
 
 
 def _demos_out(demos: Sequence[Demo]) -> list[tuple[str, str]]:
@@ -133,6 +147,16 @@ def _retrieval_in(record: _Retrieval | None, arrays: Mapping[str, Vectors]) -> R
     return None if record is None else Retrieval(_demos_in(record.demos), arrays["retrieved"], record.count)
 
 
+def _reference_out(reference: Reference | None) -> _Reference | None:
+    if reference is None:
+        return None
+    return _Reference(counts=list(reference.counts), distances=[list(found) for found in reference.distances])
+
+
+def _reference_in(record: _Reference | None) -> Reference | None:
+    return None if record is None else Reference(tuple(record.counts), tuple(map(tuple, record.distances)))
+
+
 def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
     """Return the text for ``mixture``; raises ArtifactError if it holds what JSON cannot."""
     try:
@@ -150,6 +174,7 @@ def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
             generalist=_prompt_out(mixture.generalist),
             experts=[_expert_out(expert) for expert in mixture.experts],
             retrieval=_retrieval_out(mixture.retrieval),
+            reference=_reference_out(mixture.reference),
             report=dict(mixture.report),
             provenance=dict(mixture.provenance),
         )
@@ -189,6 +214,7 @@ def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
         centroids=arrays["centroids"],
         projection=arrays.get("projection"),
         retrieval=_retrieval_in(manifest.retrieval, arrays),
+        reference=_reference_in(manifest.reference),
         encoder_record=EncoderRecord(manifest.encoder.name, manifest.encoder.identity, arrays["probes"]),
         model=manifest.model,
         decoding=Decoding(decoding.max_tokens, tuple(decoding.stop), decoding.temperature),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from mop.decoding import Decoding
+from mop.drift import Reference
 from mop.errors import DataError, EncoderMismatch
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
@@ -102,7 +103,8 @@ class Mixture:
 
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
     ``projection`` (see `mop.embeddings.projection`) where one was learned. ``retrieval`` says which demos a query
-    gets after those of its expert, if any. ``report`` holds what the search saw; ``provenance`` where the mixture comes
+    gets after those of its expert, if any. ``reference`` is what held-out examples looked like to the router, for
+    `mop.drift`. ``report`` holds what the search saw; ``provenance`` where the mixture comes
     from (data hash, seed, versions, calls).
     """
 
@@ -115,6 +117,7 @@ class Mixture:
     metric: str
     projection: Vectors | None = None
     retrieval: Retrieval | None = None
+    reference: Reference | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

@@ -459,8 +459,8 @@ def test_vectors_that_do_not_fit_are_an_artifact_error(arrays: dict[str, np.ndar
 
 
 def test_a_newer_schema_says_to_update() -> None:
-    with pytest.raises(ArtifactError, match=r"schema version 3.*Update mop"):
-        from_bytes(with_manifest(lambda manifest: manifest.update(schema_version=3)))
+    with pytest.raises(ArtifactError, match=r"schema version 4.*Update mop"):
+        from_bytes(with_manifest(lambda manifest: manifest.update(schema_version=4)))
 
 
 @pytest.mark.parametrize("version", [0, -1, True, "1", 1.5, None])

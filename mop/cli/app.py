@@ -25,6 +25,8 @@ for _order, (_name, _home, _help) in enumerate(
         ("show", "showing:show", "Show what a mixture file holds."),
         ("route", "asking:route", "Say which expert each query goes to."),
         ("ask", "asking:ask", "Route and answer queries."),
+        ("export", "exporting:export", "Write a mixture in the format of another tool."),
+        ("drift", "drifting:drift", "Say whether queries still are what a mixture was learned from."),
         ("serve", "serving:serve", "Serve mixtures to OpenAI clients."),
         ("serve-key", "serving:serve_key", "Make a key for a caller of the server."),
     ]

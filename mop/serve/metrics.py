@@ -5,12 +5,12 @@ Tokens are what the upstream reports; of a stream it does so only if the caller 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from mop.serve.registry import Decision
+from mop.serve.registry import Decision, Served
 
 #: Of the Prometheus text format.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,6 +66,27 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.held = Gauge("mop_requests_held", "Requests being answered or waiting.", registry=registry)
+
+        self.drift = Gauge(
+            "mop_drift_evidence", "Evidence of drift, 1 at the start; an alarm at the threshold. Empty region: all.",
+            ("mixture", "test", "region"), registry=registry,
+        )  # fmt: skip
+        self.drift_alarm = Gauge(
+            "mop_drift_alarm", "1 from the query on at which a test of drift reached its threshold.",
+            ("mixture", "test", "region"), registry=registry,
+        )  # fmt: skip
+
+    def drifting(self, registry: Iterable[Served]) -> None:
+        """Set the gauges of drift to what the mixtures have seen."""
+        # A mixture that was replaced may have had more regions.
+        self.drift.clear()
+        self.drift_alarm.clear()
+        for served in registry:
+            if served.drift is not None:
+                for test, region, found in served.drift.tests():
+                    labels = (served.name, test, "" if region is None else str(region))
+                    self.drift.labels(*labels).set(found["evidence"])
+                    self.drift_alarm.labels(*labels).set(found["alarm"])
 
     def decided(self, mixture: str, decision: Decision) -> None:
         """Count a decision."""
