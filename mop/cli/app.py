@@ -25,6 +25,7 @@ for _order, (_name, _home, _help) in enumerate(
         ("show", "showing:show", "Show what a mixture file holds."),
         ("route", "asking:route", "Say which expert each query goes to."),
         ("ask", "asking:ask", "Route and answer queries."),
+        ("add", "adding:add", "Add new labelled examples to a mixture; refit only the regions they fall into."),
         ("diff", "diffing:diff", "Say what changed between two mixtures."),
         ("export", "exporting:export", "Write a mixture in the format of another tool."),
         ("import", "importing:import_", "Make a mixture from hand-written prompts with examples."),
