@@ -94,6 +94,11 @@ class _Expert(_Prompt):
     name: str
     examples: list[_Example] = []
 
+    @property
+    def rows(self) -> list[_Demo | _Example]:
+        """Demos and examples: all that says what goes to this expert."""
+        return [*self.demos, *self.examples]
+
     @model_validator(mode="after")
     def _placed(self) -> _Expert:
         if not (self.demos or self.examples):
@@ -148,7 +153,7 @@ class Bank(_Strict):
 def labelled(bank: Bank) -> Iterator[Demo]:
     """Yield every demo and every example with an output, expert by expert."""
     for expert in bank.experts:
-        for one in (*expert.demos, *expert.examples):
+        for one in expert.rows:
             if one.output is not None:
                 yield Demo(one.input, one.output)
 
@@ -173,7 +178,7 @@ def make_mixture(bank: Bank, encoder: Encoder, *, source: str = "") -> Mixture:
     """Return the mixture of a bank; ``encoder`` is the one that it names. ``source`` is put on record."""
     import numpy as np
 
-    groups = [[one.input for one in (*expert.demos, *expert.examples)] for expert in bank.experts]
+    groups = [[one.input for one in expert.rows] for expert in bank.experts]
     texts = list(dict.fromkeys(text for group in groups for text in group))
     place = {text: row for row, text in enumerate(texts)}
     vectors = encoder.encode(texts)

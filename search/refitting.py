@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mop.embeddings.encoders import Vectors
 from mop.embeddings.projection import project
@@ -59,7 +60,7 @@ def with_new_demos(
     return Prompt(instruction, (*head, *demos), prompt.layout)
 
 
-def _each_answer_first(examples: Sequence[Example], order: Sequence[int]) -> list[int]:
+def _each_answer_first(examples: Sequence[Example], order: NDArray[np.intp]) -> list[int]:
     """Return ``order`` with the first example of every answer before any second one."""
     seen: Counter[str] = Counter()
     ranked = []

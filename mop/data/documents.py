@@ -100,8 +100,8 @@ def _yaml(text: str, source: Path) -> Document:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             # References to other places could unfold to any size.
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
-                raise DataError(f"{source}, line {line}: references (*{event.anchor}) aren't read; write it out.")
+                where = "" if event.start_mark is None else f", line {event.start_mark.line + 1}"
+                raise DataError(f"{source}{where}: references (*{event.anchor}) aren't read; write it out.")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             raise DataError(f"{source} is empty; write something into it.")

@@ -28,7 +28,7 @@ def dspy(mixture: Mixture) -> Exported:
     """
     files = {}
     for name, prompt in prompts_by_name(mixture).items():
-        state = {
+        state: dict[str, Any] = {
             "traces": [],
             "train": [],
             "demos": [{"query": demo.input, "answer": demo.output} for demo in prompt.demos],
