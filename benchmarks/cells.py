@@ -28,6 +28,9 @@ from mop.sync import run
 PACKAGES = ("mop", "numpy", "scikit-learn", "faiss-cpu", "sentence-transformers", "torch", "openai")
 #: Schema of a result line.
 SCHEMA = 2
+#: Part of every cell's key; to be raised when a change of a method or of a default would give finished cells another
+#: result. (A setting at its default is no part of the key, so that a new setting leaves finished cells finished.)
+ERA = 1
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ class Cell:
     """One method on one task under one seed.
 
     ``options`` are the settings of the search that the user gave, ``sizes`` those of the splits. ``data`` is the
-    SHA-256 of the task's files. ``key`` identifies the cell: whatever can change its result (with every setting that
-    was left at its default, and mop's version), but neither the address of the endpoint nor how many calls are in
-    flight.
+    SHA-256 of the task's files. ``key`` identifies the cell: whatever can change its result (every setting that
+    differs from its default, mop's version and `ERA`), but neither the address of the endpoint nor how many calls are
+    in flight.
     """
 
     task: str
@@ -52,12 +55,15 @@ class Cell:
     def key(self) -> str:
         """SHA-256 (24 hex digits) of everything that identifies the cell."""
         # Resolved settings, so that a default that is given explicitly makes no other cell.
+        resolved = self._resolved()
+        defaults = {name: field.default for name, field in type(resolved).model_fields.items()}
         parts = {
             "task": self.task,
             "data": self.data,
             "sizes": asdict(self.sizes),
-            "settings": _settings(self._resolved()),
+            "settings": {name: value for name, value in _settings(resolved).items() if value != defaults[name]},
             "mop": version("mop"),
+            "era": ERA,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -69,8 +69,8 @@ def _draw_prompt(console: Console, mixture: Mixture, number: int | None, prompt:
         console.print()
     print_prompt(console, prompt)
     if number is not None and (retrieval := mixture.retrieval) is not None and not mixture.experts[number].fallback:
-        nearest = plural(retrieval.count, "demo")
-        say(console, f"Right before the query come the {nearest} nearest to it; `mop route` prints them.", style="dim")
+        come = "comes the one demo" if retrieval.count == 1 else f"come the {retrieval.count} demos"
+        say(console, f"Right before the query {come} nearest to it; `mop route` prints what comes.", style="dim")
 
 
 def _draw(console: Console, path: Path, mixture: Mixture) -> None:
