@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mop.decoding import Decoding
+from mop.drift import Reference
 from mop.errors import ArtifactError
 from mop.limits import Limits, Measure
 from mop.mixture import EncoderRecord, Expert, Mixture
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
     from mop.embeddings.region_map import RegionMap
 
-#: 2: mixtures that retrieve demos. 3: limits of routing, a map of the regions, what a fitted encoder has learned.
+#: 2: mixtures that retrieve demos. 3: limits of routing, a map of the regions, what a fitted
+#: encoder has learned, what held-out examples looked like (`reference`).
 SCHEMA_VERSION = 3
 
 
@@ -84,6 +86,11 @@ class _Map(_Strict):
     regions: list[int]
 
 
+class _Reference(_Strict):
+    counts: list[Annotated[int, Field(ge=0, le=2**53)]]
+    distances: list[list[Annotated[float, Field(ge=0)]]]
+
+
 class Manifest(_Strict):
     """Everything of a mixture but its vectors."""
 
@@ -98,6 +105,7 @@ class Manifest(_Strict):
     retrieval: _Retrieval | None = None
     limits: _Limits | None = None
     region_map: _Map | None = None
+    reference: _Reference | None = None
     report: dict[str, Any]
     provenance: dict[str, Any]
 
@@ -109,6 +117,13 @@ class Manifest(_Strict):
             raise ValueError(f"limits: {len(self.limits.thresholds)} thresholds for {len(self.experts)} experts")
         if self.retrieval is None and (self.limits.measure == "demo" or self.limits.margin is not None):
             raise ValueError("limits: they speak of retrieved demos, and the mixture retrieves none")
+        return self
+
+    @model_validator(mode="after")
+    def _one_reference_for_each_expert(self) -> Manifest:
+        found = self.reference
+        if found is not None and not len(found.counts) == len(found.distances) == len(self.experts):
+            raise ValueError("reference doesn't have an entry for each expert")
         return self
 
 
@@ -199,6 +214,16 @@ def _map_in(record: _Map | None, arrays: Mapping[str, Vectors]) -> RegionMap | N
     return RegionMap(arrays["map_places"], arrays["map_spread"], record.temperature, sample, regions)
 
 
+def _reference_out(reference: Reference | None) -> _Reference | None:
+    if reference is None:
+        return None
+    return _Reference(counts=list(reference.counts), distances=[list(found) for found in reference.distances])
+
+
+def _reference_in(record: _Reference | None) -> Reference | None:
+    return None if record is None else Reference(tuple(record.counts), tuple(map(tuple, record.distances)))
+
+
 def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
     """Return the text for ``mixture``; raises ArtifactError if it holds what JSON cannot."""
     try:
@@ -218,6 +243,7 @@ def manifest_text(mixture: Mixture, vectors_sha256: str) -> bytes:
             retrieval=_retrieval_out(mixture.retrieval),
             limits=_limits_out(mixture.limits),
             region_map=_map_out(mixture.region_map),
+            reference=_reference_out(mixture.reference),
             report=dict(mixture.report),
             provenance=dict(mixture.provenance),
         )
@@ -259,6 +285,7 @@ def mixture_of(manifest: Manifest, arrays: Mapping[str, Vectors]) -> Mixture:
         retrieval=_retrieval_in(manifest.retrieval, arrays),
         limits=_limits_in(manifest.limits),
         region_map=_map_in(manifest.region_map, arrays),
+        reference=_reference_in(manifest.reference),
         encoder_record=EncoderRecord(
             manifest.encoder.name, manifest.encoder.identity, arrays["probes"], arrays.get("encoder")
         ),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from mop.decoding import Decoding
+from mop.drift import Reference
 from mop.errors import DataError, EncoderMismatch
 from mop.limits import FAR, NO_GAIN, Limits, Reason, RegionDemos
 from mop.prompts import Demo, Prompt
@@ -111,8 +112,9 @@ class Mixture:
     ``centroids`` is float32 with shape (experts, components); components is the encoder's dimension, or that of
     ``projection`` (see `mop.embeddings.projection`) where one was learned. ``retrieval`` says which demos a query
     gets after those of its expert, if any; ``limits`` where routing departs from the nearest centroid. ``region_map``
-    is a flat picture of the regions, for people; None where there is one expert, and in older files. ``report`` holds
-    what the search saw; ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
+    is a flat picture of the regions, for people; None where there is one expert, and in older files. ``reference``
+    is what held-out examples looked like to the router, for `mop.drift`. ``report`` holds what the search saw;
+    ``provenance`` where the mixture comes from (data hash, seed, versions, calls).
     """
 
     experts: tuple[Expert, ...]
@@ -126,6 +128,7 @@ class Mixture:
     retrieval: Retrieval | None = None
     limits: Limits | None = None
     region_map: RegionMap | None = None
+    reference: Reference | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

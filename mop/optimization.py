@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mop.connect import open_ledger
 from mop.data import coerce_examples, split_examples
+from mop.drift import Reference
 from mop.encoding import fit_encoder, state_of
 from mop.examples import Splits
 from mop.lm.budget import Budget, Spend
@@ -27,7 +28,7 @@ from mop.settings import Settings, make_settings
 from mop.sync import run
 
 if TYPE_CHECKING:
-    from mop.embeddings.encoders import Encoder
+    from mop.embeddings.encoders import Encoder, Vectors
     from mop.lm.ledger import Ledger
     from mop.search.ablations import Ablations
     from mop.search.learning import Listener
@@ -221,6 +222,7 @@ async def aoptimize(
         report={**learned.report, "zero_shot": learned.zero_shot.instruction},
         provenance=provenance,
     )
+    mixture = replace(mixture, reference=reference_of(mixture, validation_vectors))
     return mixture.with_known_encoder(bare_encoder)
 
 
@@ -236,6 +238,12 @@ def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits
     from mop.lm.shared_budget import SharedBudget
 
     return SharedBudget(ledger, _run_name(settings, splits), *caps)
+
+
+def reference_of(mixture: Mixture, vectors: Vectors) -> Reference:
+    """Return what examples that chose no centroid look like to the router; ``vectors`` are the encoder's."""
+    routes = mixture.route_vectors(vectors)
+    return Reference.of([route.expert for route in routes], [route.distance for route in routes], len(mixture))
 
 
 def make_plan(settings: Settings, splits: Splits) -> Plan:

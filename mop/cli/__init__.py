@@ -1,7 +1,8 @@
 """The command line: ``mop``. Parses, reports errors with an exit code, and leaves the work to the commands.
 
 Exit codes: 0 done; 2 an option or setting; 3 the data; 4 the model; 5 the budget; 6 the ledger; 7 the mixture file;
-1 anything else; 130 interrupted; 141 nobody reads standard output any more.
+1 anything else, and mixtures in which `mop diff` finds a difference; 130 interrupted; 141 nobody reads standard output
+any more.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
         message = f"{' '.join(str(error).split())} See `mop{_command(tokens)} --help`."
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is still buffered must not raise again when the interpreter closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _report(error: MopError, tokens: Sequence[str]) -> int:

@@ -27,6 +27,11 @@ for _order, (_name, _home, _help) in enumerate(
         ("show", "showing:show", "Show what a mixture file holds."),
         ("route", "asking:route", "Say which expert each query goes to."),
         ("ask", "asking:ask", "Route and answer queries."),
+        ("add", "adding:add", "Add new labelled examples to a mixture; refit only the regions they fall into."),
+        ("diff", "diffing:diff", "Say what changed between two mixtures."),
+        ("export", "exporting:export", "Write a mixture in the format of another tool."),
+        ("import", "importing:import_", "Make a mixture from hand-written prompts with examples."),
+        ("drift", "drifting:drift", "Say whether queries still are what a mixture was learned from."),
         ("serve", "serving:serve", "Serve mixtures to OpenAI clients."),
         ("serve-key", "serving:serve_key", "Make a key for a caller of the server."),
     ]

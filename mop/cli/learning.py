@@ -159,6 +159,8 @@ def _learned(target: Path, mixture: Mixture, splits: Splits, used: Run) -> dict[
 
 def validated(mixture: Mixture) -> list[str]:
     """Return sentences that say what validation showed, from the report that the mixture carries."""
+    if all(expert.score is None for expert in mixture.experts):
+        return ["Not measured: nobody has compared these experts with the generalist; `mop evaluate` does."]
     generalist = mixture.report.get("generalist") or {}
     gate = mixture.report.get("gate")
     if not gate:

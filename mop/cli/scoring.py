@@ -57,7 +57,7 @@ def evaluate(
 
     output = run.open()
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
-        judged = _with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture, allow_code)
+        judged = with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture, allow_code)
         others = {_name(path, against): load_mixture(path, ledger, replay=run.replay) for path in against}
         examples, used_split = _choose(data, columns, split, judged, output)
         client = connect_to(judged, options, run, ledger, f"evaluate {mixture.name}"[:64])
@@ -95,7 +95,7 @@ def evaluate(
     output.result({**document, **result.to_dict()}, draw)
 
 
-def _with_metric(mixture: Mixture, metric: str | None, path: Path, allow_code: bool) -> Mixture:
+def with_metric(mixture: Mixture, metric: str | None, path: Path, allow_code: bool) -> Mixture:
     """Return the mixture with the metric to use; a file alone does not get to say which code runs."""
     if metric is not None:
         return replace_metric(mixture, metric, allow_code=allow_code)

@@ -5,6 +5,7 @@ POST    /v1/chat/completions   routed by the last user message; streams, tools a
 POST    /v1/completions        each prompt in the block layout of its expert, at the upstream's own /completions
 POST    /v1/route              the decision only: ``{"model", "input": text or texts}``
 GET     /v1/models, …/{name}   the mixtures
+GET     /v1/drift              whether queries still are what each mixture was learned from (`mop.drift`)
 GET     /healthz, /readyz      alive; ready (503 while experts' prefixes are warmed), with what is stale
 GET     /metrics               for Prometheus
 GET     /                      a page for people (`mop.serve.page`), if it is wanted
@@ -30,6 +31,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mop.serve.completing import Completing
+from mop.serve.drifting import drift_by_expert, drift_document
 from mop.serve.gateway import Gateway
 from mop.serve.http import Endpoint, Exchange, admit
 from mop.serve.keys import KeyRing
@@ -78,6 +80,7 @@ def create_app(
         metrics=metrics or Metrics(),
         loopback=loopback,
     )
+    gateway.drift = drift_by_expert
     completing = Completing(gateway)
     post = ["POST"]
     routes: list[BaseRoute] = [
@@ -86,6 +89,7 @@ def create_app(
         Route("/v1/route", Endpoint(gateway, "route", _routing(gateway)), methods=post),
         Route("/v1/models", _models),
         Route("/v1/models/{name:path}", _model),
+        Route("/v1/drift", _drift),
         Route("/healthz", _healthz),
         Route("/readyz", _readyz),
         Route("/metrics", _metrics),
@@ -162,6 +166,12 @@ async def _model(request: Request) -> Response:
     return JSONResponse(_card(gateway.registry.find(request.path_params["name"])))
 
 
+async def _drift(request: Request) -> Response:
+    gateway = _gateway(request)
+    admit(request.headers, gateway)
+    return JSONResponse({"object": "list", "data": [drift_document(one) for one in gateway.registry]})
+
+
 async def _healthz(_request: Request) -> Response:
     return JSONResponse({"status": "alive"})
 
@@ -178,7 +188,9 @@ async def _readyz(request: Request) -> Response:
 
 
 async def _metrics(request: Request) -> Response:
-    return Response(_gateway(request).metrics.text(), headers={"content-type": CONTENT_TYPE})
+    gateway = _gateway(request)
+    gateway.metrics.drifting(gateway.registry)
+    return Response(gateway.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
 async def _problem(_request: Request, error: Exception) -> Response:

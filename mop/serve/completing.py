@@ -45,6 +45,7 @@ class Completing:
     async def _decided(self, served: Served, queries: Sequence[str]) -> list[Decision]:
         with self._gateway.metrics.route_seconds.labels(served.name).time():
             decisions = await served.decide(queries)
+        served.answered(decisions)
         for decision in decisions:
             self._gateway.metrics.decided(served.name, decision)
             self._gateway.traffic.decided(served, decision)

@@ -9,13 +9,13 @@ is imported), and whichever is asked adds them up; those of a process that has d
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from mop.serve.registry import Decision
+from mop.serve.registry import Decision, Served
 
 #: Of the Prometheus text format.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -80,6 +80,27 @@ class Metrics:
             "mop_workers", "Processes of this server: wanted, running, and replaced because they had died.", ("state",),
             registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
+
+        self.drift = Gauge(
+            "mop_drift_evidence", "Evidence of drift, 1 at the start; an alarm at the threshold. Empty region: all.",
+            ("mixture", "test", "region"), registry=registry,
+        )  # fmt: skip
+        self.drift_alarm = Gauge(
+            "mop_drift_alarm", "1 from the query on at which a test of drift reached its threshold.",
+            ("mixture", "test", "region"), registry=registry,
+        )  # fmt: skip
+
+    def drifting(self, registry: Iterable[Served]) -> None:
+        """Set the gauges of drift to what the mixtures have seen."""
+        # A mixture that was replaced may have had more regions.
+        self.drift.clear()
+        self.drift_alarm.clear()
+        for served in registry:
+            if served.drift is not None:
+                for test, region, found in served.drift.tests():
+                    labels = (served.name, test, "" if region is None else str(region))
+                    self.drift.labels(*labels).set(found["evidence"])
+                    self.drift_alarm.labels(*labels).set(found["alarm"])
 
     def decided(self, mixture: str, decision: Decision) -> None:
         """Count a decision."""

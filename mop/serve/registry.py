@@ -10,8 +10,10 @@ import difflib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from mop.drift import DriftMonitor
 from mop.errors import MopError, SettingsError
 from mop.mixture import Mixture, Route
 from mop.prompts import Prompt
@@ -72,6 +74,17 @@ class Served:
     style: Style
     version: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @cached_property
+    def drift(self) -> DriftMonitor | None:
+        """Watches the traffic of this version; None for a mixture that doesn't know what to expect."""
+        return None if self.mixture.reference is None else DriftMonitor(self.mixture.reference)
+
+    def answered(self, decisions: Sequence[Decision]) -> None:
+        """Take note of queries that are answered."""
+        for decision in decisions:
+            if self.drift is not None and decision.route is not None:
+                self.drift.observe(decision.route.expert, decision.route.distance)
 
     async def decide(self, queries: Sequence[str]) -> list[Decision]:
         """Return the decision for each query; one without text goes to the generalist.
