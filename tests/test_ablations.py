@@ -234,10 +234,8 @@ def test_parts_that_do_not_fit_are_refused(
 
 @pytest.fixture(scope="module")
 def published() -> Mixture:
-    import os
-
-    os.environ["MOP_API_KEY"] = "key"
-    with FakeEndpoint(nearest_demo_answer) as endpoint:
+    with FakeEndpoint(nearest_demo_answer) as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOP_API_KEY", "key")
         return optimized(endpoint, method="mop-paper", budget=120, experts=4)
 
 
