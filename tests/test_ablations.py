@@ -29,6 +29,7 @@ from mop.lm.ledger import Ledger
 from mop.metrics import get_metric
 from mop.mixture import Mixture
 from mop.prompts import Prompt
+from mop.scoring import MetricScorer
 from mop.search.ablations import CHOICES, Ablations
 from mop.search.baselines.paper_parts import expert_demos, find_paper_regions
 from mop.search.methods import METHODS
@@ -246,7 +247,8 @@ def routed(mixture: Mixture, ask: Any) -> tuple[Any, int]:
     with FakeEndpoint(nearest_demo_answer) as endpoint:
         client = connect("simulated", ledger=Ledger.in_memory(), base_url=endpoint.base_url)
         encoder = resolve_encoder(f"endpoint:fake@{endpoint.base_url}")
-        router = Routing(mixture.with_known_encoder(encoder), splits(), client, 0, get_metric("exact_match"))
+        scorer = MetricScorer(get_metric("exact_match"))
+        router = Routing(mixture.with_known_encoder(encoder), splits(), client, 0, scorer)
         result = asyncio.run(ask(router))
         return result, sum("messages" in body for body in endpoint.bodies)
 
