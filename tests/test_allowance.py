@@ -51,12 +51,12 @@ async def test_the_tightest_of_several_caps_is_the_one_that_holds() -> None:
 
 
 def judging(messages: list[dict[str, Any]]) -> str:
-    """Answer as `unsure` does; judge by chance, and one time in eight so that nobody can read it."""
+    """Answer as `unsure` does; judge by chance, and one time in twenty so that nobody can read it."""
     question = messages[-1]["content"]
     if "[End of answer" not in question:
         return unsure(messages)
     chance = hashlib.sha256(question.encode()).digest()[0]
-    if chance < 32:
+    if chance < 13:
         return "hm"
     return "AB"[chance % 2] if "[Answer A]" in question else str(1 + chance % 10)
 
