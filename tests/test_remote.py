@@ -199,7 +199,7 @@ def test_a_source_may_be_a_url_with_or_without_a_name(tmp_path: Path) -> None:
 
 @contextmanager
 def watched(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr("mop.serve.loading.resolve_recorded_encoder", lambda _name: WordEncoder())
+    monkeypatch.setattr("mop.serve.loading.resolve_recorded_encoder", lambda _name, state=None: WordEncoder())
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     with FakeUpstream() as upstream:
         source, loader = Source.of(url), Loader(base_url=upstream.base_url)
