@@ -25,8 +25,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 
 def longer_wins(messages: list[dict[str, str]]) -> str:
     question = messages[-1]["content"]
-    a = question.split("[Answer A]\n")[1].split("\n[End of answer A]")[0]
-    return "A" if len(a) > len(question.split("[Answer B]\n")[1].split("\n[End of answer B]")[0]) else "B"
+    a = question.split("[Answer A]\n> ")[1].split("\n[End of answer A]")[0]
+    return "A" if len(a) > len(question.split("[Answer B]\n> ")[1].split("\n[End of answer B]")[0]) else "B"
 
 
 def test_two_systems_are_compared_on_the_inputs_that_they_share(
