@@ -79,7 +79,9 @@ def test_answers_to_other_inputs_are_refused_before_anything_is_asked(
 @pytest.fixture
 def learned(files: tuple[str, str], tmp_path: Path) -> tuple[str, str]:  # noqa: ARG001 - sets folder and key
     """A mixture that was learned with few calls, and examples to score it on."""
-    data = write(tmp_path / "task.jsonl", {f"thing {number}": "right" if number % 2 else "left" for number in range(60)})
+    data = write(
+        tmp_path / "task.jsonl", {f"thing {number}": "right" if number % 2 else "left" for number in range(60)}
+    )
     with FakeEndpoint(lambda _messages: "right") as endpoint:
         asked = ["optimize", data, "--model", "m", "--base-url", endpoint.base_url, "--ledger", "l.sqlite"]
         assert main([*asked, "--method", "zero-shot", "--encoder", "tfidf", "--budget", "40", "-o", "task.mop"]) == 0

@@ -118,7 +118,9 @@ def judge_for(
         settings.judge,
         ledger=ledger,
         base_url=address_for(
-            settings.judge, settings.judge_url, settings.model_copy(update={"model": client.model, "base_url": client.base_url})
+            settings.judge,
+            settings.judge_url,
+            settings.model_copy(update={"model": client.model, "base_url": client.base_url}),
         ),
         concurrency=settings.concurrency,
         run="evaluate (judge)",
