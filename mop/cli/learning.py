@@ -232,6 +232,8 @@ def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) ->
     for calls, purpose in stages:
         if calls and settings.method == DEFAULT_METHOD:
             say(console, f"  {calls:>6,}  {purpose}")
+    if estimated.judge_calls:
+        say(console, f"  {estimated.judge_calls:>6,}  to {settings.judge or settings.model}, which scores the answers")
     say(
         console,
         f"About {plural(estimated.prompt_tokens, 'prompt token')} and "
