@@ -1,7 +1,7 @@
-"""Routing: which region's expert answers an encoded query, which demos it shows, and why not, where the generalist does.
+"""Routing: which region's expert answers an encoded query, which demos it shows, or why the generalist answers.
 
-The region is that of the nearest centroid; `mop.limits` says where a mixture departs from that. Knows vectors and demos,
-nothing of texts, prompts or models.
+The region is that of the nearest centroid; `mop.limits` says where a mixture departs from that. Knows vectors and
+demos, nothing of texts, prompts or models.
 """
 
 from __future__ import annotations
