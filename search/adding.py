@@ -162,7 +162,8 @@ def _task(
         return None
     judged = [(examples[int(place)], projected[int(place)]) for place in judging]
     taken = {demo.input for prompt in prompts for demo in prompt.demos}
-    count = min(most - len(judged), OLD_PER_NEW * len(judged))
+    # Demos of the pool have answers; rules could not be told from them.
+    count = min(most - len(judged), OLD_PER_NEW * len(judged)) if limits.shown else 0
     judged += _old_examples(mixture, region, taken, count, limits.seed)
     mixed = stream(limits.seed, "add order", region).permutation(len(judged))
     judged = [judged[int(place)] for place in mixed]
@@ -194,7 +195,7 @@ def _candidates(
         # A mixture of one prompt holds it twice.
         if expert.prompt == mixture.generalist and mixture.retrieval is None:
             found = found[:2]
-    if refitted == expert.prompt:
+    if refitted == expert.prompt or not limits.shown:
         # There was no room for new demos, or none may be shown.
         found = [pair for pair in found if pair[0] != NEW_DEMOS]
     return tuple(name for name, _ in found), tuple(prompt for _, prompt in found)

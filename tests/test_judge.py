@@ -227,7 +227,7 @@ def test_a_search_by_a_judge_keeps_to_its_budget_and_shows_the_judges_share(tmp_
         return "10" if question.split("[Answer]\n")[1].split("\n")[0] == right else "2"
 
     with FakeEndpoint(answer) as endpoint, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimization, "resolve_encoder", lambda *_args, **_options: WordEncoder(64))
+        patch.setattr(optimization, "fit_encoder", lambda *_args, **_options: WordEncoder(64))
         settings = make_settings(
             {"model": "m", "base_url": endpoint.base_url, "budget": 200, "metric": "judge", "judge": "another"}
         )
@@ -250,7 +250,7 @@ def test_a_search_by_checks_shows_no_rules_as_demos(tmp_path: Path) -> None:
     rules = json.dumps({"max_words": 6})
     examples = tuple(Example(f"Explain thing number {number}", (rules,)) for number in range(60))
     with FakeEndpoint(lambda _messages: "Keep it to a few words") as endpoint, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimization, "resolve_encoder", lambda *_args, **_options: WordEncoder(64))
+        patch.setattr(optimization, "fit_encoder", lambda *_args, **_options: WordEncoder(64))
         patch.setenv("MOP_API_KEY", "k")
         settings = make_settings({"model": "m", "base_url": endpoint.base_url, "budget": 60, "metric": "checks"})
         asked = optimization.aoptimize(
