@@ -1,0 +1,188 @@
+"""Gated: a causal model with a LoRA adapter behind a gate that decides row by row.
+
+Off means off: a row for which the gate is shut goes through the weights that were there before, and its logits are
+equal bit for bit to those of the model without an adapter. Nothing is switched in the model: every call says which rows
+are on, so no query can leave the adapter on for the next. The adapter leaves the first layer alone, which is what the
+gate looks at. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mop.errors import ArtifactError, SettingsError
+from mop.students.features import Features, FirstLayer, blocks_by_name
+from mop.students.gate import Gate, compute
+from mop.students.gate_files import load_gate, regions_from, save_gate
+from mop.students.generating import ADAPTER, BASE, positions, write
+from mop.students.prompting import ids_before
+
+if TYPE_CHECKING:
+    from mop.students.models import Student
+
+#: The projections of attention and of the feed-forward part, in the names of the usual families.
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+#: Why a gated adapter can't be merged.
+NO_MERGE = (
+    "A gated adapter can't be merged into the model: merged weights answer every query, and the gate has nothing left "
+    "to switch off. Keep the folder and load it as it is, or train an adapter without a gate."
+)
+#: How far the logits of a row may be from those it gets alone, with the same padding: sums in another order.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class GatedAnswer:
+    """An answer, whether the adapter wrote it, and the gate's probability that it should."""
+
+    text: str
+    on: bool
+    probability: float
+
+
+class Gated:
+    """A student with its adapter and gate.
+
+    Args:
+        student: A model of peft with one adapter, called "default".
+        gate: What decides.
+        features: What the gate looks at; the first layer's states if not given.
+
+    Raises:
+        ArtifactError: The adapter changes the first layer, or is merged into the model.
+    """
+
+    def __init__(self, student: Student, gate: Gate, features: Sequence[Features] | None = None) -> None:
+        check_adapter(student.model)
+        student.model.eval()
+        self.student, self.gate = student, gate
+        self.features = tuple(features or (FirstLayer(student.model, student.tokenizer),))
+
+    def decide(self, queries: Sequence[str]) -> list[tuple[bool, float]]:
+        """Return for each query whether the adapter answers, and the gate's probability. Looks at nothing else."""
+        inputs = compute(self.features, self.gate.needs, queries)
+        probabilities = self.gate.probabilities(inputs, len(queries))
+        decided = self.gate.decide(probabilities).tolist()
+        return list(zip(decided, probabilities.tolist(), strict=True))
+
+    def logits(self, ids: Any, mask: Any, on: Sequence[bool]) -> Any:
+        """Return the logits of token ids of shape (rows, tokens), the adapter on where ``on`` says so.
+
+        ``mask`` is 0 for padding. Shape (rows, tokens, vocabulary).
+        """
+        import torch
+
+        names = [ADAPTER if one else BASE for one in on]
+        with torch.inference_mode():
+            found = self.student.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions(mask), adapter_names=names, use_cache=False
+            )
+        return found.logits
+
+    def answer(
+        self,
+        queries: Sequence[str],
+        *,
+        max_tokens: int = 256,
+        persona: str | None = None,
+        on: Sequence[bool] | None = None,
+    ) -> list[GatedAnswer]:
+        """Answer each query greedily; all go in the same batches, with the adapter and without.
+
+        ``persona`` stands in the prompt if given, which a trained adapter does without. ``on`` decides in the gate's
+        place.
+        """
+        if not queries:
+            return []
+        decisions = self.decide(queries) if on is None else [(bool(one), float(one)) for one in on]
+        prompts = [ids_before(self.student.tokenizer, query, persona) for query in queries]
+        rows = [one for one, _ in decisions]
+        written = write(self.student, prompts, max_tokens=max_tokens, on=rows)
+        return [
+            GatedAnswer(one.text, row, probability)
+            for one, (row, probability) in zip(written, decisions, strict=True)
+        ]
+
+    def merge(self) -> NoReturn:
+        """Refuse: raises SettingsError with the reason."""
+        raise SettingsError(NO_MERGE)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that peft can load, with the gate beside the adapter."""
+        self.student.model.save_pretrained(str(folder))
+        save_gate(
+            self.gate,
+            folder,
+            base=self.student.name,
+            base_sha256=self.student.sha,
+            features=self.features,
+        )
+
+
+def load_gated(folder: Path, student: Student) -> Gated:
+    """Return the gated adapter in ``folder`` on ``student``, its base model.
+
+    Raises ArtifactError if a file is missing or damaged, or if the adapter was trained for another model.
+    """
+    from peft import PeftModel
+
+    stored = load_gate(folder)
+    if stored.base_sha256 != student.sha:
+        raise ArtifactError(
+            f"The adapter in {folder} was trained for {stored.base} ({stored.base_sha256[:12]}), the model at hand is "
+            f"{student.name} ({student.sha[:12]}). Load it with the model that it was trained for."
+        )
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ArtifactError(f"{folder} has no adapter_model.safetensors; give the folder of a gated adapter.")
+    try:
+        model = PeftModel.from_pretrained(student.model, str(folder), adapter_name=ADAPTER)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ArtifactError(f"The adapter in {folder} is damaged: {str(error)[:300]}. Train it again.") from error
+    features: list[Features] = [FirstLayer(model, student.tokenizer)]
+    if (regions := regions_from(stored)) is not None:
+        features.append(regions)
+    return Gated(replace(student, model=model), stored.gate, features)
+
+
+def is_gated(folder: Path) -> bool:
+    """Whether the adapter in ``folder`` has a gate, and so can't be merged."""
+    return (folder / "gate.json").exists()
+
+
+def check_mergeable(folder: Path) -> None:
+    """Raise SettingsError with the reason if the adapter in ``folder`` has a gate."""
+    if is_gated(folder):
+        raise SettingsError(NO_MERGE)
+
+
+def adapted_layers(model: Any) -> list[int]:
+    """Return the numbers of the layers that an adapter changes, in order. Raises ModelError without layers."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    blocks = blocks_by_name(model)[1]
+    return [
+        number
+        for number, block in enumerate(blocks)
+        if any(isinstance(module, BaseTunerLayer) for module in block.modules())
+    ]
+
+
+def check_adapter(model: Any) -> None:
+    """Raise ArtifactError if the adapter of ``model`` touches anything a gate must rely on."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    name, _ = blocks_by_name(model)
+    adapted = [one for one, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    if any(module.merged for module in model.modules() if isinstance(module, BaseTunerLayer)):
+        raise ArtifactError(NO_MERGE)
+    if 0 in adapted_layers(model) or any(not one.startswith(f"{name}.") for one in adapted):
+        raise ArtifactError(
+            "This adapter changes the first layer or what stands before it, which is what a gate looks at; "
+            "train a gated adapter on all layers but the first."
+        )
+    if list(model.peft_config) != [ADAPTER]:
+        raise ArtifactError(f"A gated model has one adapter called {ADAPTER!r}; this one has {list(model.peft_config)}.")
+
