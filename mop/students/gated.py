@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mop.errors import ArtifactError, SettingsError
-from mop.students.features import Features, FirstLayer, blocks_by_name
+from mop.students.adapter import NO_MERGE, check_adapter
+from mop.students.features import Features, FirstLayer
 from mop.students.gate import Gate, compute
 from mop.students.gate_files import load_gate, regions_from, save_gate
 from mop.students.generating import ADAPTER, BASE, positions, write
@@ -23,13 +24,6 @@ from mop.students.prompting import ids_before
 if TYPE_CHECKING:
     from mop.students.models import Student
 
-#: The projections of attention and of the feed-forward part, in the names of the usual families.
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-#: Why a gated adapter can't be merged.
-NO_MERGE = (
-    "A gated adapter can't be merged into the model: merged weights answer every query, and the gate has nothing left "
-    "to switch off. Keep the folder and load it as it is, or train an adapter without a gate."
-)
 #: How far the logits of a row may be from those it gets alone, with the same padding: sums in another order.
 TOLERANCE = 1e-3
 
@@ -156,33 +150,3 @@ def check_mergeable(folder: Path) -> None:
     """Raise SettingsError with the reason if the adapter in ``folder`` has a gate."""
     if is_gated(folder):
         raise SettingsError(NO_MERGE)
-
-
-def adapted_layers(model: Any) -> list[int]:
-    """Return the numbers of the layers that an adapter changes, in order. Raises ModelError without layers."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    blocks = blocks_by_name(model)[1]
-    return [
-        number
-        for number, block in enumerate(blocks)
-        if any(isinstance(module, BaseTunerLayer) for module in block.modules())
-    ]
-
-
-def check_adapter(model: Any) -> None:
-    """Raise ArtifactError if the adapter of ``model`` touches anything a gate must rely on."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    name, _ = blocks_by_name(model)
-    adapted = [one for one, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    if any(module.merged for module in model.modules() if isinstance(module, BaseTunerLayer)):
-        raise ArtifactError(NO_MERGE)
-    if 0 in adapted_layers(model) or any(not one.startswith(f"{name}.") for one in adapted):
-        raise ArtifactError(
-            "This adapter changes the first layer or what stands before it, which is what a gate looks at; "
-            "train a gated adapter on all layers but the first."
-        )
-    if list(model.peft_config) != [ADAPTER]:
-        raise ArtifactError(f"A gated model has one adapter called {ADAPTER!r}; this one has {list(model.peft_config)}.")
-
