@@ -194,8 +194,8 @@ def winners(verdicts: Sequence[Row]) -> list[Row]:
     found = [row for row in verdicts if row["persona_won"]]
     if not found:
         raise DataError(
-            f"The persona won none of {len(verdicts)} comparisons, so there is nothing to teach. Give other personas, a "
-            "larger model, or more queries."
+            f"The persona won none of {len(verdicts)} comparisons, so there is nothing to teach. Give other personas, "
+            "a larger model, or more queries."
         )
     return found
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mop.errors import DataError, ModelError
+from mop.students.dropout import blocks
 from mop.students.prompting import ids_of
 
 if TYPE_CHECKING:
@@ -95,10 +96,10 @@ def regions_of(mixture: Mixture) -> Regions:
 def first_layer_states(model: Any, ids: Any) -> Any:
     """Return the states after the first layer for token ids of shape (rows, tokens): (rows, tokens, width).
 
-    Only that layer runs. Raises ModelError if the model's layers can't be found.
+    Only that layer runs. Raises SettingsError if the model's layers can't be found.
     """
     kept: list[Any] = []
-    with _stopping_after(blocks(model)[0], kept):
+    with _stopping_after(blocks(model)[1][0], kept):
         try:
             model(input_ids=ids, use_cache=False)
         except _Enough:
@@ -106,31 +107,8 @@ def first_layer_states(model: Any, ids: Any) -> Any:
     raise ModelError("The model didn't run its first layer, so a gate has nothing to see; give another model.")
 
 
-def blocks(model: Any) -> Any:
-    """Return the list of a model's layers. Raises ModelError if it has none that can be told from others."""
-    return blocks_by_name(model)[1]
-
-
-def blocks_by_name(model: Any) -> tuple[str, Any]:
-    """Return the name of the list of a model's layers inside it, and the list itself. Raises ModelError."""
-    from torch.nn import ModuleList
-
-    count = model.config.get_text_config().num_hidden_layers
-    found = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, ModuleList) and len(module) == count
-    ]
-    if len(found) != 1:
-        raise ModelError(
-            f"Expected one list of {count} layers in a {type(model).__name__}, found {len(found)}; "
-            "gated adapters need a causal language model with one stack of layers."
-        )
-    return found[0]
-
-
-class _Enough(Exception):  # noqa: N818 - it is no error: the first layer has run, and the others needn't.
-    pass
+class _Enough(Exception):
+    """No error: the first layer has run, and the others needn't."""
 
 
 @contextmanager

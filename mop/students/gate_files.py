@@ -61,9 +61,7 @@ class Stored(_Strict):
     regions: tuple[Any, Any, Any] | None = None
 
 
-def save_gate(
-    gate: Gate, folder: Path, *, base: str, base_sha256: str, features: tuple[Features, ...] = ()
-) -> None:
+def save_gate(gate: Gate, folder: Path, *, base: str, base_sha256: str, features: tuple[Features, ...] = ()) -> None:
     """Write ``gate`` into ``folder``; ``base`` names the model that it was trained for, ``features`` are those at hand.
 
     Of the features only regions hold something to keep: their encoder's name and their centroids.
@@ -111,7 +109,9 @@ def load_gate(folder: Path) -> Stored:
         file = _File.model_validate(json.loads(texts[JSON]))
         arrays = load(texts[NUMBERS])
     except FileNotFoundError as error:
-        raise ArtifactError(f"{folder} has no {Path(error.filename).name}; give the folder of a gated adapter.") from None
+        raise ArtifactError(
+            f"{folder} has no {Path(error.filename).name}; give the folder of a gated adapter."
+        ) from None
     except (OSError, ValueError, ValidationError, SafetensorError, RecursionError) as error:
         raise ArtifactError(f"The gate in {folder} is damaged: {str(error)[:300]}. Train it again.") from error
     if hashlib.sha256(texts[NUMBERS]).hexdigest() != file.numbers_sha256:

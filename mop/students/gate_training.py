@@ -35,9 +35,7 @@ SHUFFLES = 5
 PRIOR = 2.0
 
 
-def train_gate(
-    inputs: Mapping[str, Rows], labels: Sequence[bool], templates: Sequence[str], *, seed: int = 0
-) -> Gate:
+def train_gate(inputs: Mapping[str, Rows], labels: Sequence[bool], templates: Sequence[str], *, seed: int = 0) -> Gate:
     """Return the best gate for queries whose ``labels`` say where the persona was better.
 
     Args:
@@ -67,7 +65,7 @@ def train_gate(
     def table(train: NDArray[np.intp], test: NDArray[np.intp], given: Labels) -> Rows:
         return _table(regions[train], given, int(regions.max()) + 1)[regions[test]]
 
-    def majority(train: NDArray[np.intp], test: NDArray[np.intp], given: Labels) -> Rows:
+    def majority(_train: NDArray[np.intp], test: NDArray[np.intp], given: Labels) -> Rows:
         return np.full(len(test), float(given.mean()))
 
     rng = stream(seed, "gate")

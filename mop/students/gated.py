@@ -9,17 +9,19 @@ gate looks at. Knows nothing of training.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mop.errors import ArtifactError, SettingsError
-from mop.students.adapter import NO_MERGE, check_adapter
+from mop.students.adapters import attach
 from mop.students.features import Features, FirstLayer
 from mop.students.gate import Gate, compute
+from mop.students.gate_files import JSON as GATE_FILE
 from mop.students.gate_files import load_gate, regions_from, save_gate
 from mop.students.generating import ADAPTER, BASE, positions, write
 from mop.students.prompting import ids_before
+from mop.students.untouched import NO_MERGE, check_adapter
 
 if TYPE_CHECKING:
     from mop.students.models import Student
@@ -96,17 +98,15 @@ class Gated:
         rows = [one for one, _ in decisions]
         written = write(self.student, prompts, max_tokens=max_tokens, on=rows)
         return [
-            GatedAnswer(one.text, row, probability)
-            for one, (row, probability) in zip(written, decisions, strict=True)
+            GatedAnswer(one.text, row, probability) for one, (row, probability) in zip(written, decisions, strict=True)
         ]
 
     def merge(self) -> NoReturn:
         """Refuse: raises SettingsError with the reason."""
         raise SettingsError(NO_MERGE)
 
-    def save(self, folder: Path) -> None:
-        """Write a folder that peft can load, with the gate beside the adapter."""
-        self.student.model.save_pretrained(str(folder))
+    def save_gate(self, folder: Path) -> None:
+        """Write the gate into the folder of the adapter, beside what peft needs."""
         save_gate(
             self.gate,
             folder,
@@ -117,36 +117,29 @@ class Gated:
 
 
 def load_gated(folder: Path, student: Student) -> Gated:
-    """Return the gated adapter in ``folder`` on ``student``, its base model.
+    """Return the gated adapter in ``folder`` on ``student``, its base model, which gets the adapter.
 
-    Raises ArtifactError if a file is missing or damaged, or if the adapter was trained for another model.
+    Raises ArtifactError if a file is missing or damaged, or if adapter or gate was trained for another model.
     """
-    from peft import PeftModel
-
     stored = load_gate(folder)
     if stored.base_sha256 != student.sha:
         raise ArtifactError(
-            f"The adapter in {folder} was trained for {stored.base} ({stored.base_sha256[:12]}), the model at hand is "
+            f"The gate in {folder} was trained for {stored.base} ({stored.base_sha256[:12]}), the model at hand is "
             f"{student.name} ({student.sha[:12]}). Load it with the model that it was trained for."
         )
-    if not (folder / "adapter_model.safetensors").exists():
-        raise ArtifactError(f"{folder} has no adapter_model.safetensors; give the folder of a gated adapter.")
-    try:
-        model = PeftModel.from_pretrained(student.model, str(folder), adapter_name=ADAPTER)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ArtifactError(f"The adapter in {folder} is damaged: {str(error)[:300]}. Train it again.") from error
-    features: list[Features] = [FirstLayer(model, student.tokenizer)]
+    student = attach(student, folder)
+    features: list[Features] = [FirstLayer(student.model, student.tokenizer)]
     if (regions := regions_from(stored)) is not None:
         features.append(regions)
-    return Gated(replace(student, model=model), stored.gate, features)
+    return Gated(student, stored.gate, features)
 
 
 def is_gated(folder: Path) -> bool:
-    """Whether the adapter in ``folder`` has a gate, and so can't be merged."""
-    return (folder / "gate.json").exists()
+    """Whether the adapter in ``folder`` has a gate."""
+    return (folder / GATE_FILE).exists()
 
 
 def check_mergeable(folder: Path) -> None:
-    """Raise SettingsError with the reason if the adapter in ``folder`` has a gate."""
+    """Raise SettingsError, with the reason, if the adapter in ``folder`` has a gate and so can't be merged."""
     if is_gated(folder):
         raise SettingsError(NO_MERGE)
