@@ -24,7 +24,7 @@ def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
     first = int((targets != IGNORED).any(dim=0).nonzero()[0])
     kept = targets.shape[1] - first
     # Positions, and one more for the last token, which predicts nothing here.
-    given = {"logits_to_keep": kept + 1} if _keeps(model) else {}
+    given = {"logits_to_keep": kept + 1} if can_keep(model) else {}
     logits = model(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, **given
     ).logits
@@ -34,6 +34,7 @@ def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
     return functional.cross_entropy(logits[:, -(kept + 1) : -1][counts].float(), wanted[counts])
 
 
-def _keeps(model: Any) -> bool:
+def can_keep(model: Any) -> bool:
+    """Whether the model can be told at how many of the last positions its logits are wanted."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters
