@@ -11,14 +11,14 @@ trained on. Everything wrong with a file is told at once, before any model is lo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mop.data.formats import parse
-from mop.data.rows import bad_rows
-from mop.errors import DataError, RowProblem, SettingsError
+from mop.data.rows import LISTED
+from mop.errors import BadRows, DataError, RowProblem
 from mop.students.rendering import Message
 
 _SPEAKERS = ("system", "user", "assistant")
@@ -81,22 +81,21 @@ def read_conversations(
             continue
         found.append(_conversation(row.values, row.position))
     if problems:
-        raise bad_rows(problems, str(place), len(table.rows))
+        raise bad_conversations(problems, str(place), len(table.rows))
     return found
 
 
-def require_identity_absent(rows: Iterable[Conversation], identities: Mapping[int, str]) -> None:
-    """Raise SettingsError if a prompt holds the identity with which its answer was written.
-
-    ``identities`` are by line, from the file of arms that `mop personas generate` writes beside its data set.
-    """
-    for row in rows:
-        identity = identities.get(row.line, "").strip()
-        if identity and any(identity in one["content"] for one in row.messages if one["role"] != "assistant"):
-            raise SettingsError(
-                f"Line {row.line} shows its identity in the prompt ({identity[:60]!r}); the expert recipe trains the "
-                "answer without it. Give the data set that `mop personas generate` writes."
-            )
+def bad_conversations(problems: Sequence[RowProblem], origin: str, rows: int) -> BadRows:
+    """Return the error that reports ``problems`` among the ``rows`` lines of ``origin``."""
+    lines = [f"{len(problems)} of the {rows} lines of {origin} cannot be trained on:"]
+    lines += [f"  {problem}" for problem in problems[:LISTED]]
+    if len(problems) > LISTED:
+        lines.append(f"  … and {len(problems) - LISTED} more")
+    lines.append(
+        'Correct or remove them and try again. Each line is {"messages": [{"role": "user", "content": "…"}, '
+        '{"role": "assistant", "content": "…"}]}.'
+    )
+    return BadRows("\n".join(lines), tuple(problems))
 
 
 def _conversation(values: Mapping[str, Any], line: int) -> Conversation:
@@ -121,17 +120,27 @@ def _problems(values: Mapping[str, Any], system: bool, annotated: bool) -> list[
     if speakers[0] == "system":
         speakers = speakers[1:]
         if not system:
-            reasons.append("it has a system turn, and this recipe trains without one: what is learned is not to be read")
+            reasons.append(
+                "it has a system turn, and this recipe trains without one: what is learned is not to be read"
+            )
     if "system" in speakers:
         reasons.append("a system turn stands elsewhere than first")
     elif not _alternate(speakers):
         reasons.append("the turns aren't user, assistant, … with the assistant last")
     if annotated and "role" not in values:
         reasons.append('it names no "role" (null for none); run `mop students annotate` first')
+    identity = values.get("identity")
+    if isinstance(identity, str) and identity.strip() and any(identity.strip() in text for text in _read(messages)):
+        reasons.append('its "identity" stands in the prompt; the student is to learn the answer without it')
     role = values.get("role")
     if role is not None and (not isinstance(role, str) or not role.strip()):
         reasons.append(f'"role" is {role!r}; expected a text, or null for none')
     return reasons
+
+
+def _read(messages: Sequence[Message]) -> list[str]:
+    """Return what the student reads and doesn't write."""
+    return [one["content"] for one in messages if one["role"] != "assistant"]
 
 
 def _alternate(speakers: Sequence[str]) -> bool:
