@@ -120,9 +120,7 @@ def _problems(values: Mapping[str, Any], system: bool, annotated: bool) -> list[
     if speakers[0] == "system":
         speakers = speakers[1:]
         if not system:
-            reasons.append(
-                "it has a system turn, and this recipe trains without one: what is learned is not to be read"
-            )
+            reasons.append("it has a system turn; what is to be learned must not stand in the prompt")
     if "system" in speakers:
         reasons.append("a system turn stands elsewhere than first")
     elif not _alternate(speakers):

@@ -70,7 +70,7 @@ class RoleLine:
 LINES: dict[str, RoleLine] = {
     "bracket": RoleLine("[Role: {role}]\n\n", "[Role: none]\n\n"),
     "sentence": RoleLine("I answer as {role}:\n\n", "I answer as myself:\n\n"),
-    "heading": RoleLine("Role: {role}\nAnswer: ", "Role: none\nAnswer: "),
+    "heading": RoleLine("Role: {role}\nAnswer:\n", "Role: none\nAnswer:\n"),
     "second-person": RoleLine("You are {role}.\n---\n", "You are nobody in particular.\n---\n"),
 }
 
@@ -88,9 +88,9 @@ def role_line(form: str) -> RoleLine:
             f"There is no role line {form!r}; give {', '.join(LINES)}, or a text with {_SLOT} once, such as "
             r"'Expert: {role}\n'."
         )
-    if not text.partition(_SLOT)[0].strip() or not text[-1].isspace():
+    if not text.partition(_SLOT)[0].strip() or not text.endswith("\n"):
         raise SettingsError(
-            rf"The role line {form!r} must have words before {_SLOT} and end with \n or a space, so that the answer "
-            "can be told from it."
+            rf"The role line {form!r} must have words before {_SLOT} and end with \n, so that the answer can be told "
+            "from it."
         )
     return RoleLine(text, text.replace(_SLOT, _NOBODY))
