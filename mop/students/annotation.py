@@ -263,9 +263,9 @@ def _nearness(
     others = []
     for role, place in zip(roles, places, strict=True):
         pool = pools[place] if pools is not None else [number for number in range(len(questions)) if number != place]
-        drawn = stream(seed, "shuffled roles", place).permutation(pool)[:OTHERS] if pool else []
+        drawn: list[int] = stream(seed, "shuffled roles", place).permutation(pool)[:OTHERS].tolist() if pool else []
         # Alone there is nothing to compare with: anything above no similarity at all will do.
-        others.append(float((questions[drawn] @ role).mean()) if len(drawn) else 0.0)
+        others.append(float((questions[drawn] @ role).mean()) if drawn else 0.0)
     return own, np.array(others, dtype=np.float32)
 
 
