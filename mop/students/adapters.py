@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def wrap(student: Student, config: TrainerConfig) -> Student:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in found.modules()),
         **layers,
     )
-    with drawn_from(student.device, config.seed, "adapter"):
+    with drawn_from(student.device, config.seed, "adapter"), warnings.catch_warnings():
+        # peft asks the model for a property that transformers has renamed.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         student.model = get_peft_model(student.model, made).eval()
     # Where the files are on this machine is nobody's business, and wrong on the next.
     made.base_model_name_or_path = student.name
@@ -85,7 +88,8 @@ def save(student: Student, folder: Path, record: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
         try:
-            student.model.save_pretrained(part)
+            # The vocabulary is the base model's; peft would look for its files under the student's name.
+            student.model.save_pretrained(part, save_embedding_layers=False)
             about = {"base": student.name, "base_sha256": student.sha, **record}
             (part / RECORD).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             for name in (WEIGHTS, "adapter_config.json", RECORD):

@@ -39,7 +39,7 @@ class TrainerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
+    alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     first_layer: int = Field(default=0, ge=0)
     depth_dropout: float = Field(default=0.0, ge=0, lt=1)
