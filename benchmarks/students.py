@@ -6,9 +6,9 @@
 
 Personas with rules that a program can check; generative prompts and factual ones with exact answers; no template is in
 both splits. Labels for the gate come from the checks: on where the persona's answer is right and the bare one isn't.
-The model as its own judge, in both orders, is reported beside them. Arms: four prompts, then adapter always on, behind its
-gate, behind its gate's decisions shuffled, and behind the decisions that the checks would take. Stopped, the same
-command goes on where it was. Results go to FOLDER/results.json.
+The model as its own judge, in both orders, is reported beside them. Arms: four prompts, then the adapter always on,
+behind its gate, behind its gate's decisions shuffled, and behind the decisions that the checks would take. Stopped, the
+same command goes on where it was. Results go to FOLDER/results.json.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ def train_gate(inputs: Mapping[str, Rows], labels: Sequence[bool], templates: Se
         return _fitted(rows[train], given, groups[train])(rows[test])
 
     def table(train: NDArray[np.intp], test: NDArray[np.intp], given: Labels) -> Rows:
-        return _table(regions[train], given, int(regions.max()) + 1)[regions[test]]
+        shares = _table(regions[train], given, int(regions.max()) + 1)
+        return np.asarray(shares[regions[test]], dtype=np.float64)
 
     rng = stream(seed, "gate")
     decisions = {"learned": _held_out(learned, better, folds), "majority": np.full(len(better), share >= THRESHOLD)}

@@ -7,13 +7,15 @@ gate in the folder itself; each can be looked at, and a stopped run goes on wher
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from mop.errors import DataError, SettingsError
 from mop.judge import Judge
 from mop.seeds import stream
 from mop.students.asking import StudentClient
@@ -35,7 +37,10 @@ from mop.students.gate import Gate, compute
 from mop.students.gate_training import train_gate
 from mop.students.gated import Gated
 from mop.students.personas import Persona
+from mop.students.rendering import prompt_text
 from mop.students.stages import Row, row_id, run_stage, write_rows
+from mop.students.training import PROBE
+from mop.sync import run
 
 if TYPE_CHECKING:
     from mop.lm.asked import Asked
@@ -75,6 +80,31 @@ class Prism:
     seed: int = 0
 
 
+def prism_settings(chosen: Mapping[str, Any]) -> Prism:
+    """Return the settings of a run: what is ``chosen`` and not None goes before the defaults.
+
+    Names are those of `TrainerConfig`, `Prism` and `Bootstrap`. Raises SettingsError for a value that can't be used.
+    """
+    given = {name: value for name, value in chosen.items() if value is not None}
+    parts = (TrainerConfig.model_fields, Prism.__dataclass_fields__, Bootstrap.__dataclass_fields__)
+    trainer, own, asking = ({name: one for name, one in given.items() if name in part} for part in parts)
+    if unknown := sorted(set(given) - {*trainer, *own, *asking}):
+        raise SettingsError(f"There is no setting {', '.join(unknown)} of the recipe prism.")
+    low = [
+        name
+        for name in ("queries", "query_tokens", "answer_tokens", "epochs", "batch", "micro")
+        if given.get(name, 1) < 1
+    ]
+    if low:
+        raise SettingsError(f"{', '.join(low)} must be 1 or more.")
+    try:
+        config = TrainerConfig(**{**DISTILLATION.model_dump(), **trainer})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}.") from None
+    return Prism(**{**own, "bootstrap": Bootstrap(**asking), "trainer": config})
+
+
 async def bootstrap(
     folder: Path,
     personas: Sequence[Persona],
@@ -94,7 +124,7 @@ async def bootstrap(
     return await make_verdicts(stages, answers, judge or Judge(model), progress)
 
 
-async def make_prism(
+def make_prism(
     personas: Sequence[Persona],
     student: Student,
     folder: Path,
@@ -124,15 +154,19 @@ async def make_prism(
         ModelError: The model can't answer, or its verdicts can't be read.
         SettingsError: The folder holds another run.
     """
-    verdicts = await bootstrap(
-        folder, personas, model or StudentClient(student), settings.bootstrap, judge=judge, progress=progress
-    )
+    intents = sum(len(one.intents) for one in personas)
+    if intents < 2:
+        raise DataError(
+            "A gate is tested on intents that it hasn't seen; give personas with two intents or more in all."
+        )
+    asked = model or StudentClient(student)
+    verdicts = run(bootstrap(folder, personas, asked, settings.bootstrap, judge=judge, progress=progress))
     features: list[Features] = [FirstLayer(student.model, student.tokenizer)]
     if mixture is not None:
         features.append(regions_of(mixture))
-    gate = await asyncio.to_thread(fit_gate, folder, verdicts, features, settings.seed)
-    won = await _with_divergence(folder, winners(verdicts), student, progress)
-    gated, report = await asyncio.to_thread(distil, won, student, gate, features, folder, settings, listener)
+    gate = fit_gate(folder, verdicts, features, settings.seed)
+    won = run(_with_divergence(folder, winners(verdicts), student, progress))
+    gated, report = distil(won, student, gate, features, folder, settings, listener)
     report["queries"], report["won"] = len(verdicts), len(won)
     report["on"] = routing_rates(gated, verdicts)
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -182,7 +216,11 @@ def distil(
         settings.trainer,
         folder,
         listener=listener,
-        about={"recipe": "prism", "temperature": settings.temperature},
+        about={
+            "recipe": "prism",
+            "temperature": settings.temperature,
+            "probe": prompt_text(student.tokenizer, PROBE),
+        },
     )
     later = [one if one.name != "first layer" else FirstLayer(student.model, student.tokenizer) for one in features]
     gated = Gated(trained.student, gate, later)
@@ -224,7 +262,7 @@ async def _with_divergence(folder: Path, won: Sequence[Row], student: Student, p
         found = []
         for row in rows:
             each = in_turn([_item(student, row)])
-            found.append({"divergence": await asyncio.to_thread(mean_divergence, student, each)})
+            found.append({"divergence": mean_divergence(student, each)})
         return found
 
     rows = await run_stage(folder / STAGES / "divergence.jsonl", work, make, progress=progress)
