@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,11 +45,11 @@ def items(base: Student) -> list[Item]:
 
 
 @pytest.fixture(scope="module")
-def trained(base: Student, items: list[Item], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+def trained(base: Student, items: list[Item], tmp_path_factory: pytest.TempPathFactory) -> Trained:
     student = replace(base, model=copy.deepcopy(base.model))
     config = TrainerConfig(first_layer=1, rank=4, alpha=16, learning_rate=2e-3, lora_dropout=0.1)
     batches = DistilBatches(items, lay_out([range(2)], epochs=STEPS, batch=2, seed=0), micro=2)
-    yield train(student, batches, divergence, config, tmp_path_factory.mktemp("gated"))
+    return train(student, batches, divergence, config, tmp_path_factory.mktemp("gated"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mop.errors import BadRows, DataError, SettingsError
 from mop.judge import Judge
 from mop.lm.request import Reply, Request, Usage
-from mop.students.bootstrap import Bootstrap, make_verdicts, read_query, usable, winners
+from mop.students.bootstrap import make_verdicts, read_query, usable, winners
 from mop.students.models import load
 from mop.students.opening import open_student
 from mop.students.personas import Persona, read_personas
@@ -60,14 +60,21 @@ def pairs(count: int, bare: str = "Hello.") -> list[Row]:
 def test_the_whole_way_from_personas_to_a_gated_adapter_and_again_from_its_files(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    chosen = {"queries": 2, "query_tokens": 16, "answer_tokens": 8, "epochs": 1, "batch": 2, "rank": 2, "held_out": 0.5}
+    chosen = {"queries": 2, "query_tokens": 10, "answer_tokens": 6, "epochs": 1, "batch": 2, "rank": 2, "held_out": 0.5}
     settled = prism_settings(chosen)
 
     said: list[tuple[str, int, int]] = []
 
+    def ships_win(question: str) -> str:
+        """The persona wins on ships, in both orders, and loses on treasure."""
+        rows = read_rows(tmp_path / STAGES / "answers.jsonl").values()
+        row = next(row for row in rows if f"> {row['query']}\n" in question)
+        shown = question.partition("[Answer A]\n> ")[2]
+        return "A" if shown.startswith(row["with_persona"].splitlines()[0]) == ("ships" in row["intent"]) else "B"
+
     def go() -> Any:
         student = load(TINY, device="cpu", dtype="float32")
-        told = {"progress": lambda *one: said.append(one), "judge": Judge(Voter(first_longer))}
+        told = {"progress": lambda *one: said.append(one), "judge": Judge(Voter(ships_win))}
         return make_prism(PERSONAS, student, tmp_path, settled, **told)
 
     gated = go()
@@ -78,11 +85,13 @@ def test_the_whole_way_from_personas_to_a_gated_adapter_and_again_from_its_files
     for row in rows["verdicts.jsonl"]:
         assert row["persona_won"] == (row["votes"] == ["first", "first"])
     won = [row for row in rows["verdicts.jsonl"] if row["persona_won"]]
+    assert {row["intent"] for row in won} == {"ask about ships"}
     assert len(rows["divergence.jsonl"]) == len(won) > 0
     assert all(row["divergence"] > 0 for row in rows["divergence.jsonl"])
     report = json.loads((tmp_path / REPORT).read_text())
     assert report["won"] == len(won)
     assert 0 <= report["on"]["pirate"] <= 1
+    assert report["lengths"]["bare"] > 0
     assert report["divergence"]["adapter_from_base"] > 0
 
     # The same command again asks nothing and trains nothing.
@@ -96,12 +105,6 @@ def test_the_whole_way_from_personas_to_a_gated_adapter_and_again_from_its_files
     asked = [[{"role": "user", "content": query[0]}]]
     assert opened.answer(asked, max_tokens=4)[0].on == gated.decide(query)[0][0]
     assert opened.answer(asked, max_tokens=4, bare=True)[0].on is False
-
-
-def first_longer(question: str) -> str:
-    """Prefer the longer answer, wherever it stands."""
-    one, _, other = question.rpartition("[Answer B]")
-    return "A" if len(one.rpartition("[Answer A]")[2]) > len(other.rpartition("[End of answer B]")[0]) else "B"
 
 
 # --- verdicts

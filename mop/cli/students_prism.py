@@ -63,6 +63,7 @@ def train_prism(
     from mop.students.models import load
     from mop.students.personas import read_personas
     from mop.students.prism import make_prism, prism_settings
+    from mop.sync import run
 
     if given := [f"--{name}" for name, value in others.items() if value is not None]:
         raise SettingsError(f"The recipe prism doesn't take {', '.join(given)}; leave it out.")
@@ -84,6 +85,9 @@ def train_prism(
             )
         except KeyboardInterrupt:
             raise Interrupted(f"Interrupted. What was made is in {out}; run the same command again to go on.") from None
+        finally:
+            if judge is not None:
+                run(judge.client.aclose())
     document = _document(out, gated)
     output.result(document, lambda console: _draw(console, document))
 
@@ -127,6 +131,8 @@ def _draw(console: Console, found: dict[str, Any]) -> None:
     if before is not None:
         say(console, f"on held-out intents {before:.3f} before, {after:.3f} after")
     say(console, f"adapter and base model are {found['divergence']['adapter_from_base']:.3f} apart on bare prompts")
+    words = found["lengths"]
+    say(console, f"answers had {words['with_persona']:.0f} words with the persona, {words['bare']:.0f} without")
     gate = found["gate"]
     say(console, f"gate: {gate['kind']}. {gate['note']}")
     for name, score in gate.get("balanced_accuracy", {}).items():

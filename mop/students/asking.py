@@ -40,6 +40,9 @@ class StudentClient:
         """
         return self._answer(list(requests))
 
+    async def aclose(self) -> None:
+        """Do nothing: the student stays with whoever loaded it."""
+
     def _answer(self, requests: list[Request]) -> list[Reply]:
         kinds: dict[tuple[int, float], list[int]] = {}
         for place, request in enumerate(requests):

@@ -168,7 +168,7 @@ def make_prism(
     won = run(_with_divergence(folder, winners(verdicts), student, progress))
     gated, report = distil(won, student, gate, features, folder, settings, listener)
     report["queries"], report["won"] = len(verdicts), len(won)
-    report["on"] = routing_rates(gated, verdicts)
+    report["on"], report["lengths"] = routing_rates(gated, verdicts), lengths(verdicts)
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return gated
 
@@ -251,6 +251,20 @@ def routing_rates(gated: Gated, verdicts: Sequence[Row]) -> dict[str, float]:
     names = sorted({row["persona"] for row in verdicts})
     found = {name: [on for on, row in zip(decided, verdicts, strict=True) if row["persona"] == name] for name in names}
     return {name: sum(ons) / len(ons) for name, ons in found.items()}
+
+
+def lengths(verdicts: Sequence[Row]) -> dict[str, float | None]:
+    """Return the mean words of both answers, and the share that the persona won where its answer was longer or not."""
+    words = [(len(row["with_persona"].split()), len(row["bare"].split())) for row in verdicts]
+    won: dict[bool, list[bool]] = {True: [], False: []}
+    for (told, bare), row in zip(words, verdicts, strict=True):
+        won[told > bare].append(bool(row["persona_won"]))
+    return {
+        "with_persona": sum(told for told, _ in words) / len(words),
+        "bare": sum(bare for _, bare in words) / len(words),
+        "won_when_longer": sum(won[True]) / len(won[True]) if won[True] else None,
+        "won_when_not_longer": sum(won[False]) / len(won[False]) if won[False] else None,
+    }
 
 
 async def _with_divergence(folder: Path, won: Sequence[Row], student: Student, progress: Progress | None) -> list[Row]:
