@@ -37,8 +37,9 @@ from mop.students.distil_batches import in_turn, make_item
 from mop.students.features import FirstLayer
 from mop.students.gated import Gated
 from mop.students.models import Student, load
-from mop.students.prism import DISTILLATION, Prism, distil, fit_gate
+from mop.students.prism import DISTILLATION, Prism, fit_gate
 from mop.students.stages import Row, read_rows, run_stage, write_rows
+from mop.students.teaching import distil
 from mop.students.trainer import Step
 
 Answers = dict[str, list[str]]
