@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -112,7 +111,9 @@ def train(
     from mop.students.recipes import get_recipe
     from mop.students.training import prepare
 
-    output = speech.open()
+    # Of several processes that share the training one speaks.
+    first = os.environ.get("RANK", "0") == "0"
+    output = speech.open() if first else Output(quiet=True)
     if recipe == "prism":
         others = {"standard": standard, "curriculum": curriculum, "role-line": role_line, "validation": validation}
         train_prism(data, out, base or DEFAULT_WHITE_BOX, device, dtype, asdict(options), others, bootstrap, output)
@@ -131,8 +132,8 @@ def train(
     )
     _say_plan(prepared, output)
     trained = _watched(prepared, out, output)
-    document = _document(trained, prepared)
-    output.result(document, lambda console: _draw(console, trained))
+    if first:
+        output.result(_document(trained, prepared), lambda console: _draw(console, trained))
 
 
 def annotate(
@@ -216,18 +217,12 @@ def _watched(prepared: Prepared, out: Path, output: Output) -> Trained:
         details = (f"loss {one.loss:.3f}", f"rate {one.rate:.1e}")
         return State(one.number / steps, one.number, f"{one.number:,} / {plural(steps, 'step')}", details)
 
-    with _going_on(Interrupted(f"Interrupted. What was learned is in {out}; run the same command again to go on.")):
+    try:
         with Progress("training", look, output) as progress:
             progress.stage(prepared.student.name)
             return prepared.train(out, latest.append)
-
-
-@contextmanager
-def _going_on(told: KeyboardInterrupt) -> Iterator[None]:
-    try:
-        yield
     except KeyboardInterrupt:
-        raise told from None
+        raise Interrupted(f"Interrupted. What was learned is in {out}; run the same command again to go on.") from None
 
 
 def _say_plan(prepared: Prepared, output: Output) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +65,7 @@ def chat(
             [said], max_tokens=max_tokens, bare=bare, roles=None if role is None or bare else [role]
         )[0]
         said.append({"role": "assistant", "content": _as_written(opened, spoken, bare)})
-        output.result({"query": question, **asdict(spoken)}, lambda console, one=spoken: _speak(console, one))
+        output.result({"query": question, **asdict(spoken)}, partial(_speak, spoken=spoken))
         if query is not None:
             break
 

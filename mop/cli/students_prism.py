@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ def train_prism(
         raise SettingsError(f"The recipe prism doesn't take {', '.join(given)}; leave it out.")
     if training["max_tokens"] is not None:
         raise SettingsError("The recipe prism takes --answer-tokens in place of --max-tokens.")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SettingsError(
+            "The recipe prism runs in one process: its stages write files. Start it without a launcher."
+        )
     known = read_personas(personas)
     asking = {
         name: getattr(options, name) for name in ("queries", "answer_tokens", "answer_temperature", "temperature")

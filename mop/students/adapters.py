@@ -11,6 +11,8 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,7 @@ def wrap(student: Student, config: TrainerConfig) -> Student:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in found.modules()),
         **layers,
     )
-    with drawn_from(student.device, config.seed, "adapter"), warnings.catch_warnings():
-        # peft asks the model for a property that transformers has renamed.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    with drawn_from(student.device, config.seed, "adapter"), _without_renaming():
         student.model = get_peft_model(student.model, made).eval()
     # Where the files are on this machine is nobody's business, and wrong on the next.
     made.base_model_name_or_path = student.name
@@ -134,8 +134,17 @@ def attach(student: Student, folder: Path) -> Student:
     if not (folder / WEIGHTS).is_file():
         raise ArtifactError(f"{folder} has no {WEIGHTS}; train the student again.")
     try:
-        model = PeftModel.from_pretrained(detach(student).model, str(folder))
+        with _without_renaming():
+            model = PeftModel.from_pretrained(detach(student).model, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ArtifactError(f"The adapter in {folder} is damaged: {str(error)[:300]}. Train it again.") from error
     student.model = model.eval()
     return student
+
+
+@contextmanager
+def _without_renaming() -> Iterator[None]:
+    """Keep quiet about a property that peft asks for by the name that transformers had for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
