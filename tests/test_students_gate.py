@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import small_mixture
 
 from mop.embeddings.encoders import SentenceTransformerEncoder
 from mop.errors import ArtifactError, DataError
 from mop.mixture import PROBES, EncoderRecord
 from mop.seeds import stream
-from mop.students.features import Regions, Rows
+from mop.students.features import Regions, Rows, regions_of
 from mop.students.gate import Gate, Linear
 from mop.students.gate_files import load_gate, regions_from, save_gate
 from mop.students.gate_training import train_gate
@@ -71,6 +72,20 @@ def test_noise_beats_no_table_and_the_table_is_kept() -> None:
     assert gate.needs == ("regions",)
     probabilities = gate.probabilities({"regions": regions}, len(labels))
     assert gate.decide(probabilities).tolist() == labels
+
+
+def test_the_table_is_that_of_the_regions_of_a_mixture() -> None:
+    mixture = small_mixture()
+    queries = [f"my {topic} is {word}" for topic in ("card", "parcel", "meeting") for word in ("lost", "late", "red")]
+    regions = regions_of(mixture)(queries)
+    assert regions.argmin(axis=1).tolist() == [route.expert for route in mixture.route(queries)]
+    labels = ["card" in query for query in queries]
+    noise = stream(0, "noise").normal(size=(len(queries), 4))
+    gate = train_gate({"first layer": noise, "regions": regions}, labels, [query.split()[-1] for query in queries])
+    assert gate.evidence["balanced_accuracy"]["table"] == 1.0
+    if gate.kind == "table":
+        assert gate.table is not None
+        assert (gate.table >= 0.5).tolist() == [True, False, False]
 
 
 def test_labels_that_agree_make_a_gate_that_never_opens_or_never_shuts() -> None:
