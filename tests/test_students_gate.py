@@ -96,6 +96,14 @@ def test_labels_that_agree_make_a_gate_that_never_opens_or_never_shuts() -> None
         assert gate.decide(gate.probabilities({}, 3)).tolist() == [label] * 3
 
 
+def test_where_nothing_tells_the_base_model_answers_unless_the_persona_was_mostly_better() -> None:
+    rows, labels, templates = drawn(0.0)
+    assert sum(labels) * 2 == len(labels)
+    gate = train_gate({"first layer": rows}, labels, templates)
+    assert gate.kind == "constant"
+    assert not gate.decide(gate.probabilities({}, 1)).any()
+
+
 def test_one_template_cannot_test_a_gate() -> None:
     rows, labels, _ = drawn(1.0)
     with pytest.raises(DataError, match="two or more"):

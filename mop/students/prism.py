@@ -176,7 +176,7 @@ def fit_gate(folder: Path, verdicts: Sequence[Row], features: Sequence[Features]
     """Return the gate for these verdicts, tested on held-out intents; its rows are written to ``gate.jsonl``."""
     queries = [row["query"] for row in verdicts]
     labels = [bool(row["persona_won"]) for row in verdicts]
-    templates = [f"{row['persona']}: {row['intent']}" for row in verdicts]
+    templates = [row["intent"] for row in verdicts]
     inputs = compute(features, [one.name for one in features], queries)
     gate = train_gate(inputs, labels, templates, seed=seed)
     probabilities = gate.probabilities(inputs, len(queries)).tolist()
