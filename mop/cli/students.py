@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mop.cli.options import ModelOptions, OutputOptions, ReplayOptions
 from mop.cli.output import Output, say
+from mop.cli.students_prism import PrismOptions, train_prism
 from mop.cli.words import duration, plural
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _NO_OUTPUT = OutputOptions()
 _NO_RUN = ReplayOptions()
 _NO_MODEL = ModelOptions()
+_NO_PRISM = PrismOptions()
 _TRAINING = Group("Training", sort_key=2)
 
 
@@ -82,6 +84,7 @@ def train(
     device: str = "auto",
     dtype: str = "auto",
     options: TrainingOptions = _NO_TRAINING,
+    bootstrap: PrismOptions = _NO_PRISM,
     speech: OutputOptions = _NO_OUTPUT,
 ) -> None:
     """Train a LoRA adapter on conversations. Interrupt it at any time: the same command goes on where it was.
@@ -89,8 +92,10 @@ def train(
     On several GPUs: accelerate launch --multi-gpu -m mop students train …
 
     Args:
-        data: Conversations, JSON lines as mop personas generate or mop students annotate writes them.
-        recipe: expert (answers; the identity is not in the prompt) or self-prompt (a role line, then the answer).
+        data: Conversations, JSON lines as mop personas generate or mop students annotate writes them; for prism
+            personas, a JSON line each: name, text, intents.
+        recipe: expert (answers; the identity is not in the prompt), self-prompt (a role line, then the answer) or
+            prism (personas, by the model's own queries, answers and verdicts, behind a gate).
         out: Folder for the adapter, as peft writes it.
         base: Model: local/…, a GGUF file, a folder, a Hugging Face name [default: local/qwen2.5-coder-0.5b-instruct].
         standard: More conversations, such as plain answers.
@@ -109,6 +114,10 @@ def train(
     # Of several processes that share the training one speaks.
     first = os.environ.get("RANK", "0") == "0"
     output = speech.open() if first else Output(quiet=True)
+    if recipe == "prism":
+        others = {"standard": standard, "curriculum": curriculum, "role-line": role_line, "validation": validation}
+        train_prism(data, out, base or DEFAULT_WHITE_BOX, device, dtype, asdict(options), others, bootstrap, output)
+        return
     chosen: dict[str, Any] = {**asdict(options), "curriculum": curriculum, "role_line": role_line}
     prepared = prepare(
         get_recipe(recipe),

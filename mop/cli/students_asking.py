@@ -142,6 +142,8 @@ def _as_written(opened: OpenStudent, spoken: Spoken, bare: bool) -> str:
 def _speak(console: Console, spoken: Spoken) -> None:
     if spoken.written:
         say(console, f"[{spoken.role or 'no role'}]", style="dim")
+    if spoken.on is not None:
+        say(console, "[adapter]" if spoken.on else "[base model]", style="dim")
     say(console, spoken.answer)
 
 
@@ -158,6 +160,8 @@ def _draw(console: Console, done: Evaluated, metric: str, show: bool) -> None:
         )
     found = done.difference
     say(console, f"student – base {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), p = {found.p_value:.2g}")
+    if done.routed is not None:
+        say(console, f"the gate sent {done.routed:.0%} to the adapter; the others are the base model's own answers")
     if done.roles is None:
         return
     roles = done.roles

@@ -17,3 +17,6 @@ class Asked(Protocol):
 
     async def complete_many(self, requests: Sequence[Request]) -> list[Reply]:
         """Return the reply to each request, in their order."""
+
+    async def aclose(self) -> None:
+        """Give back what it holds open."""

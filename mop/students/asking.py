@@ -5,7 +5,6 @@ So it can answer, and judge, wherever a client can. Knows nothing of stages.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -35,8 +34,14 @@ class StudentClient:
         return self._student.name
 
     async def complete_many(self, requests: Sequence[Request]) -> list[Reply]:
-        """Return the reply to each request; those alike in length and sampling are answered together."""
-        return await asyncio.to_thread(self._answer, list(requests))
+        """Return the reply to each request; those alike in length and sampling are answered together.
+
+        The loop stands still meanwhile, so that Ctrl-C doesn't leave a model at work in another thread.
+        """
+        return self._answer(list(requests))
+
+    async def aclose(self) -> None:
+        """Do nothing: the student stays with whoever loaded it."""
 
     def _answer(self, requests: list[Request]) -> list[Reply]:
         kinds: dict[tuple[int, float], list[int]] = {}

@@ -49,7 +49,10 @@ class RolesFound:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Scores of the student and of its base model, how they differ, and its roles if it writes any."""
+    """Scores of the student and of its base model, how they differ, and its roles if it writes any.
+
+    ``routed`` is the share of questions that a gated student's adapter answered; None for one without a gate.
+    """
 
     examples: int
     student: Scored
@@ -57,6 +60,7 @@ class Evaluated:
     difference: PairedDifference
     roles: RolesFound | None
     answers: list[dict[str, Any]]
+    routed: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -104,9 +108,10 @@ def evaluate(
         paired_difference(scores, base),
         roles,
         [
-            {"input": example.input, "role": one.role, "answer": one.answer, "score": score}
+            {"input": example.input, "role": one.role, "answer": one.answer, "score": score, "on": one.on}
             for example, one, score in zip(examples, spoken, scores, strict=True)
         ],
+        None if opened.gated is None else sum(bool(one.on) for one in spoken) / len(spoken),
     )
 
 

@@ -74,7 +74,7 @@ class Gate:
             assert self.table is not None
             distances = inputs["regions"]
             _check_width(distances, len(self.table))
-            return self.table[distances.argmin(axis=1)]
+            return np.asarray(self.table[distances.argmin(axis=1)], dtype=np.float64)
         assert self.linear is not None
         rows = beside(inputs, self.features)
         _check_width(rows, len(self.linear.weight))

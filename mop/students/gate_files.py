@@ -90,7 +90,7 @@ def save_gate(gate: Gate, folder: Path, *, base: str, base_sha256: str, features
         threshold=gate.threshold,
         base=base,
         base_sha256=base_sha256,
-        encoder=regions and _Encoder(name=regions.record.name, identity=regions.record.identity),
+        encoder=None if regions is None else _Encoder(name=regions.record.name, identity=regions.record.identity),
         numbers_sha256=hashlib.sha256(content).hexdigest(),
         evidence=dict(gate.evidence),
     )

@@ -1,4 +1,4 @@
-"""Opening: a trained student from its folder, and what it says, with its role line taken apart. Knows no gates."""
+"""Opening: a trained student from its folder, and what it says: its role line taken apart, its gate asked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from mop.students import require_extra
 from mop.students.adapters import attach, read_record
+from mop.students.gated import Gated, is_gated, load_gated
 from mop.students.generating import BATCH, write
 from mop.students.models import Student, load
 from mop.students.rendering import Message, prompt_ids
@@ -19,11 +20,12 @@ from mop.students.training import require_known_words
 
 @dataclass(frozen=True)
 class OpenStudent:
-    """A student with its adapter, the record of its training, and the form of its role line if it writes one."""
+    """A student with its adapter, the record of its training, the form of its role line, and its gate, if any."""
 
     student: Student
     record: dict[str, Any]
     line: RoleLine | None
+    gated: Gated | None = None
 
     def answer(
         self,
@@ -52,10 +54,28 @@ class OpenStudent:
             [*prompt_ids(tokenizer, messages), *tokenizer(opening, add_special_tokens=False).input_ids]
             for messages, opening in zip(conversations, openings, strict=True)
         ]
+        if self.gated is not None:
+            return self._gated(conversations, prompts, max_tokens, bare, batch)
         with self.student.model.disable_adapter() if bare else nullcontext():
             found = write(self.student, prompts, max_tokens=max_tokens, batch=batch)
         texts = [opening + one.text for opening, one in zip(openings, found, strict=True)]
         return [line.read(text) if line else Spoken(False, None, text.strip()) for text in texts]
+
+    def _gated(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        bare: bool,
+        batch: int,
+    ) -> list[Spoken]:
+        """Each turn is decided anew, by what the user said last."""
+        assert self.gated is not None
+        on = [False] * len(prompts)
+        if not bare:
+            on = [one for one, _ in self.gated.decide([messages[-1]["content"] for messages in conversations])]
+        found = write(self.student, prompts, max_tokens=max_tokens, on=on, batch=batch)
+        return [Spoken(False, None, one.text.strip(), on=row) for one, row in zip(found, on, strict=True)]
 
 
 def open_student(folder: str | Path, *, device: str = "auto", dtype: str = "auto") -> OpenStudent:
@@ -71,5 +91,8 @@ def open_student(folder: str | Path, *, device: str = "auto", dtype: str = "auto
     record = read_record(place)
     student = load(record["base"], device=device, dtype=dtype)
     require_known_words(student, record, place)
+    if is_gated(place):
+        gated = load_gated(place, student)
+        return OpenStudent(gated.student, record, None, gated)
     line = role_line(record["plan"]["role_line"]) if record.get("recipe") == "self-prompt" else None
     return OpenStudent(attach(student, place), record, line)

@@ -7,17 +7,17 @@ gate in the folder itself; each can be looked at, and a stopped run goes on wher
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from mop.errors import DataError, SettingsError
 from mop.judge import Judge
-from mop.seeds import stream
 from mop.students.asking import StudentClient
-from mop.students.batches import lay_out
 from mop.students.bootstrap import (
     Bootstrap,
     Progress,
@@ -28,14 +28,16 @@ from mop.students.bootstrap import (
     winners,
 )
 from mop.students.config import TrainerConfig
-from mop.students.distil import TEMPERATURE, check_divergence, divergence, mean_divergence
-from mop.students.distil_batches import DistilBatches, Item, in_turn, make_item
+from mop.students.distil import TEMPERATURE, check_divergence, mean_divergence
+from mop.students.distil_batches import in_turn
 from mop.students.features import Features, FirstLayer, regions_of
 from mop.students.gate import Gate, compute
 from mop.students.gate_training import train_gate
 from mop.students.gated import Gated
 from mop.students.personas import Persona
 from mop.students.stages import Row, row_id, run_stage, write_rows
+from mop.students.teaching import distil, item_of, lengths, routing_rates
+from mop.sync import run
 
 if TYPE_CHECKING:
     from mop.lm.asked import Asked
@@ -75,6 +77,31 @@ class Prism:
     seed: int = 0
 
 
+def prism_settings(chosen: Mapping[str, Any]) -> Prism:
+    """Return the settings of a run: what is ``chosen`` and not None goes before the defaults.
+
+    Names are those of `TrainerConfig`, `Prism` and `Bootstrap`. Raises SettingsError for a value that can't be used.
+    """
+    given = {name: value for name, value in chosen.items() if value is not None}
+    parts = (TrainerConfig.model_fields, Prism.__dataclass_fields__, Bootstrap.__dataclass_fields__)
+    trainer, own, asking = ({name: one for name, one in given.items() if name in part} for part in parts)
+    if unknown := sorted(set(given) - {*trainer, *own, *asking}):
+        raise SettingsError(f"There is no setting {', '.join(unknown)} of the recipe prism.")
+    low = [
+        name
+        for name in ("queries", "query_tokens", "answer_tokens", "epochs", "batch", "micro")
+        if given.get(name, 1) < 1
+    ]
+    if low:
+        raise SettingsError(f"{', '.join(low)} must be 1 or more.")
+    try:
+        config = TrainerConfig(**{**DISTILLATION.model_dump(), **trainer})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}.") from None
+    return Prism(**{**own, "bootstrap": Bootstrap(**asking), "trainer": config})
+
+
 async def bootstrap(
     folder: Path,
     personas: Sequence[Persona],
@@ -94,7 +121,7 @@ async def bootstrap(
     return await make_verdicts(stages, answers, judge or Judge(model), progress)
 
 
-async def make_prism(
+def make_prism(
     personas: Sequence[Persona],
     student: Student,
     folder: Path,
@@ -124,17 +151,23 @@ async def make_prism(
         ModelError: The model can't answer, or its verdicts can't be read.
         SettingsError: The folder holds another run.
     """
-    verdicts = await bootstrap(
-        folder, personas, model or StudentClient(student), settings.bootstrap, judge=judge, progress=progress
-    )
+    intents = sum(len(one.intents) for one in personas)
+    if intents < 2:
+        raise DataError(
+            "A gate is tested on intents that it hasn't seen; give personas with two intents or more in all."
+        )
+    if settings.trainer.first_layer < 1:
+        raise SettingsError("first_layer is 0; a gate looks at the first layer, so the adapter must begin after it.")
+    asked = model or StudentClient(student)
+    verdicts = run(bootstrap(folder, personas, asked, settings.bootstrap, judge=judge, progress=progress))
     features: list[Features] = [FirstLayer(student.model, student.tokenizer)]
     if mixture is not None:
         features.append(regions_of(mixture))
-    gate = await asyncio.to_thread(fit_gate, folder, verdicts, features, settings.seed)
-    won = await _with_divergence(folder, winners(verdicts), student, progress)
-    gated, report = await asyncio.to_thread(distil, won, student, gate, features, folder, settings, listener)
+    gate = fit_gate(folder, verdicts, features, settings.seed)
+    won = run(_with_divergence(folder, winners(verdicts), student, progress))
+    gated, report = distil(won, student, gate, features, folder, settings, listener)
     report["queries"], report["won"] = len(verdicts), len(won)
-    report["on"] = routing_rates(gated, verdicts)
+    report["on"], report["lengths"] = routing_rates(gated, verdicts), lengths(verdicts)
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return gated
 
@@ -155,66 +188,6 @@ def fit_gate(folder: Path, verdicts: Sequence[Row], features: Sequence[Features]
     return gate
 
 
-def distil(
-    won: Sequence[Row],
-    student: Student,
-    gate: Gate,
-    features: Sequence[Features],
-    folder: Path,
-    settings: Prism,
-    listener: Callable[[Step], None] | None = None,
-) -> tuple[Gated, dict[str, Any]]:
-    """Return the student with an adapter trained on the winning rows, and what is to be reported of it.
-
-    Rows have ``query``, ``text`` (the persona), ``with_persona``, ``ended`` and ``intent``.
-    """
-    from mop.students.trainer import train
-
-    held, taught = _divided(won, settings)
-    items = [_item(student, row) for row in taught]
-    tested = in_turn([_item(student, row) for row in held], micro=settings.micro)
-    before = mean_divergence(student, tested) if held else None
-    order = lay_out([range(len(items))], epochs=settings.epochs, batch=settings.batch, seed=settings.seed)
-    trained = train(
-        student,
-        DistilBatches(items, order, micro=settings.micro),
-        lambda model, batch: divergence(model, batch, settings.temperature),
-        settings.trainer,
-        folder,
-        listener=listener,
-        about={"recipe": "prism", "temperature": settings.temperature},
-    )
-    later = [one if one.name != "first layer" else FirstLayer(student.model, student.tokenizer) for one in features]
-    gated = Gated(trained.student, gate, later)
-    gated.save_gate(folder)
-    report = {
-        "trained_on": len(items),
-        "held_out": len(held),
-        "divergence": {
-            "first": [row["divergence"] for row in won],
-            "held_out_before": before,
-            "held_out_after": mean_divergence(gated.student, tested) if held else None,
-            "adapter_from_base": adapter_from_base(gated.student, held or taught),
-        },
-        "loss": [step["loss"] for step in trained.history],
-    }
-    return gated, report
-
-
-def adapter_from_base(student: Student, rows: Sequence[Row]) -> float:
-    """Return how far the adapter is from the base model on the same bare prompts, in nats a token; 0 if it is inert."""
-    items = [_item(student, row) for row in rows]
-    return mean_divergence(student, in_turn([Item(one.student, one.student, one.answer) for one in items]))
-
-
-def routing_rates(gated: Gated, verdicts: Sequence[Row]) -> dict[str, float]:
-    """Return the share of each persona's queries that the gate sends to the adapter."""
-    decided = [on for on, _ in gated.decide([row["query"] for row in verdicts])]
-    names = sorted({row["persona"] for row in verdicts})
-    found = {name: [on for on, row in zip(decided, verdicts, strict=True) if row["persona"] == name] for name in names}
-    return {name: sum(ons) / len(ons) for name, ons in found.items()}
-
-
 async def _with_divergence(folder: Path, won: Sequence[Row], student: Student, progress: Progress | None) -> list[Row]:
     """Return the rows with how far the persona's prompt is from the bare one before any step; checked to be clear."""
     kept = ("query", "persona", "intent", "text", "with_persona", "ended")
@@ -223,24 +196,10 @@ async def _with_divergence(folder: Path, won: Sequence[Row], student: Student, p
     async def make(rows: Sequence[Row]) -> list[Row]:
         found = []
         for row in rows:
-            each = in_turn([_item(student, row)])
-            found.append({"divergence": await asyncio.to_thread(mean_divergence, student, each)})
+            each = in_turn([item_of(student, row)])
+            found.append({"divergence": mean_divergence(student, each)})
         return found
 
     rows = await run_stage(folder / STAGES / "divergence.jsonl", work, make, progress=progress)
     check_divergence(sum(row["divergence"] for row in rows) / len(rows))
     return rows
-
-
-def _item(student: Student, row: Row) -> Item:
-    return make_item(student.tokenizer, row["query"], row["text"], row["with_persona"], ended=row["ended"])
-
-
-def _divided(rows: Sequence[Row], settings: Prism) -> tuple[list[Row], list[Row]]:
-    """Return the rows of held-out intents and the others; none are held out where there is but one intent."""
-    intents = sorted({(row["persona"], row["intent"]) for row in rows})
-    count = min(round(settings.held_out * len(intents)), len(intents) - 1)
-    order = stream(settings.seed, "held-out intents").permutation(len(intents))
-    held = {intents[place] for place in order[:count]}
-    chosen = [row for row in rows if (row["persona"], row["intent"]) in held]
-    return chosen, [row for row in rows if (row["persona"], row["intent"]) not in held]

@@ -24,11 +24,15 @@ _NOBODY = "none"
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What a student wrote, taken apart: whether a role line came first, its role (None: nobody), and the rest."""
+    """What a student wrote, taken apart: whether a role line came first, its role (None: nobody), and the rest.
+
+    ``on`` says of a gated student whether its adapter wrote it; None for others.
+    """
 
     written: bool
     role: str | None
     answer: str
+    on: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
