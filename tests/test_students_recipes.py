@@ -216,18 +216,16 @@ def test_a_form_that_could_not_be_read_again_is_refused():
 
 
 def test_a_real_model_learns_what_it_is_taught(tmp_path):
-    data = write(
-        tmp_path / "data.jsonl", [line(f"Say number {n}.", "Arr, aye aye, captain of the sea!") for n in range(4)]
-    )
-    chosen = {"rank": 8, "epochs": 4, "batch": 4, "micro": 4, "learning_rate": 2e-3, "warmup": 0.0}
+    data = write(tmp_path / "data.jsonl", [line(f"Say number {n}.", "Arr, aye aye, captain!") for n in range(2)])
+    chosen = {"rank": 8, "epochs": 4, "batch": 2, "micro": 2, "learning_rate": 3e-3, "warmup": 0.0}
     trained = train_on_texts(
         get_recipe("expert"), data, tmp_path / "out", base="local/smollm2-135m-instruct", chosen=chosen, validation=data
     )
     assert trained.after < trained.before / 2
     opened = OpenStudent(trained.student, {}, None)
     asked = [[{"role": "user", "content": "Say number 9."}]]
-    assert opened.answer(asked, max_tokens=5)[0].answer.startswith("Arr")
-    assert not opened.answer(asked, max_tokens=5, bare=True)[0].answer.startswith("Arr")
+    assert opened.answer(asked, max_tokens=2)[0].answer.startswith("Arr")
+    assert not opened.answer(asked, max_tokens=2, bare=True)[0].answer.startswith("Arr")
 
 
 def test_another_role_can_be_put_into_a_students_mouth_and_roles_are_counted(tmp_path, tiny, monkeypatch):
@@ -284,7 +282,8 @@ def test_the_command_line_trains_answers_and_scores(tmp_path, tiny, capsys, monk
 
 
 def test_a_gguf_file_is_converted_once_and_loses_nothing(tiny_model):
-    from transformers import AutoModelForCausalLM
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
 
     student = load("local/smollm2-135m-instruct")
     first = next(iter(student.model.state_dict().values()))
@@ -294,9 +293,11 @@ def test_a_gguf_file_is_converted_once_and_loses_nothing(tiny_model):
     changed = folder.stat().st_mtime_ns
     load("local/smollm2-135m-instruct")
     assert folder.stat().st_mtime_ns == changed
-    direct = AutoModelForCausalLM.from_pretrained(tiny_model.parent, gguf_file=tiny_model.name, dtype=torch.float32)
+    packed = {one.name: one for one in GGUFReader(tiny_model).tensors}
     ours = student.model.state_dict()
-    assert all(torch.equal(one, ours[name]) for name, one in direct.state_dict().items())
+    for theirs, name in (("blk.3.ffn_up", "layers.3.mlp.up_proj"), ("token_embd", "embed_tokens")):
+        plain_numbers = dequantize(packed[f"{theirs}.weight"].data, packed[f"{theirs}.weight"].tensor_type)
+        assert torch.equal(torch.from_numpy(plain_numbers), ours[f"model.{name}.weight"])
 
 
 def test_a_model_without_a_chat_template_gets_plain_words_for_turns(tiny):

@@ -32,6 +32,8 @@ ATTEMPTS = 3
 #: Other questions that a role is compared with.
 OTHERS = 8
 _MOST_WORDS = 40
+#: Words from which on a question that stands in its role is no coincidence.
+_REPEATED = 3
 #: Questions of a region that its role is written for.
 _SHOWN = 6
 _TEMPERATURE = 0.8
@@ -128,7 +130,10 @@ def role_problem(role: str, question: str) -> str | None:
         return "it holds brackets"
     if role in {shown for _, shown in _SHOTS}:
         return "it is copied from an example"
-    return "it repeats the question" if question.strip().lower() in role.lower() else None
+    # A question of a word or two may well stand in a role that fits it.
+    if len(question.split()) >= _REPEATED and question.strip().lower() in role.lower():
+        return "it repeats the question"
+    return None
 
 
 async def annotate(
@@ -148,7 +153,7 @@ async def annotate(
         encoder: Measures whether a role is nearer to its own question than to others.
         seed: Seed of the questions that it is compared with.
         attempts: Times that a role is asked for, at most.
-        told: Told at every reply.
+        told: Told at the first reply for each conversation.
 
     Raises:
         ModelError, LedgerError: As `mop.lm.client.ModelClient.complete_many` does.
@@ -166,7 +171,8 @@ async def annotate(
         if not places:
             break
         requests = [role_request(client.model, questions[place], attempt) for place in places]
-        replies = await client.complete_many(requests, tell)
+        # Progress counts conversations; those that are asked about again have been counted.
+        replies = await client.complete_many(requests, tell if attempt == 0 else None)
         roles = {place: read_role(reply.text) for place, reply in zip(places, replies, strict=True)}
         sound = {place: role for place, role in roles.items() if role_problem(role, questions[place]) is None}
         written = await asyncio.to_thread(encoder.encode, list(sound.values())) if sound else None
@@ -211,7 +217,7 @@ async def annotate_by_region(
 
     replies = await client.complete_many(requests, tell)
     roles = {number: read_role(reply.text) for number, reply in zip(met, replies, strict=True)}
-    problems = {number: role_problem(role, "\n") for number, role in roles.items()}
+    problems = {number: role_problem(role, "") for number, role in roles.items()}
     done = Annotated()
     for row, route in zip(rows, routes, strict=True):
         problem = None if route.fallback else problems[route.expert]
