@@ -151,8 +151,7 @@ def make_prism(
         ModelError: The model can't answer, or its verdicts can't be read.
         SettingsError: The folder holds another run.
     """
-    intents = sum(len(one.intents) for one in personas)
-    if intents < 2:
+    if len({intent for one in personas for intent in one.intents}) < 2:
         raise DataError(
             "A gate is tested on intents that it hasn't seen; give personas with two intents or more in all."
         )
