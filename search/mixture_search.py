@@ -140,18 +140,20 @@ class _Search:
         lent = demos * 3 // 10
         counts = self._counts()
         for place, count in enumerate(counts):
+            recipes = [Recipe(count, demos, 0, tokens, retrieved=retrieved)] if retrieved else []
+            by_answer = Recipe(count, demos, 0, tokens, projected=True, retrieved=retrieved)
+            on_head = Recipe(count, demos, 0, tokens, "all", projected, stacked=True, retrieved=retrieved)
             if projected:
-                yield Recipe(count, demos, 0, tokens, projected=True, retrieved=retrieved)
+                recipes = [by_answer, *recipes, *([on_head] if stacked else [])]
+                recipes.append(Recipe(count, demos - lent, lent, tokens, projected=True, retrieved=retrieved))
+            elif stacked:
+                recipes = [on_head, *recipes]
+            recipes.append(Recipe(count, demos, 0, tokens))
             if retrieved and not place and self.session.experts is None:
-                # The generalist itself with retrieved demos: regions must be worth more than that.
-                yield Recipe(1, 0, 0, tokens, "all", projected, stacked=stacked, retrieved=retrieved)
-            if retrieved:
-                yield Recipe(count, demos, 0, tokens, retrieved=retrieved)
-            if stacked:
-                yield Recipe(count, demos, 0, tokens, "all", projected, stacked=True, retrieved=retrieved)
-            if projected:
-                yield Recipe(count, demos - lent, lent, tokens, projected=True, retrieved=retrieved)
-            yield Recipe(count, demos, 0, tokens)
+                # The generalist itself with retrieved demos: regions must be worth more than that. It isn't the first,
+                # which a small budget may race alone.
+                recipes.insert(1, Recipe(1, 0, 0, tokens, "all", projected, stacked=stacked, retrieved=retrieved))
+            yield from recipes
         if self.problem.answers:
             for count in counts:
                 yield Recipe(count, demos - lent, lent, tokens, "all", projected, retrieved=retrieved)
