@@ -117,6 +117,38 @@ class JudgeOptions:
         return make_settings(asdict(self), file=run.config)
 
 
+@Parameter(name="*", group=_MODEL)
+@dataclass(frozen=True)
+class WritingOptions:
+    """Which models write, and what that may take."""
+
+    model: str | None = None
+    """Model that answers: local/…, a GGUF file, or a name at --base-url [default: the 1.5B model that mop pulls]."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible endpoint, up to /v1; the key is OPENAI_API_KEY or MOP_API_KEY."""
+    proposer: str | None = None
+    """Model that writes identities [default: the model]."""
+    proposer_url: str | None = None
+    """Address of the proposer's endpoint [default: --base-url]."""
+    budget: str | None = None
+    """Most that all calls may take: 600 (calls), "200k tokens" or "2 USD" [default: no cap]."""
+    encoder: str | None = None
+    """Encoder that measures similarity [default: all-MiniLM-L6-v2]."""
+    concurrency: int | None = None
+    """Most calls in flight to an endpoint [default: 8]."""
+    seed: int | None = None
+    """Seed of all random choices [default: 0]."""
+
+    def settings(self, run: RunOptions, *others: JudgeOptions) -> Settings:
+        """Return settings of which these options, and those of ``others``, count; no budget unless one is given."""
+        given = asdict(self)
+        for other in others:
+            given |= asdict(other)
+        settings = make_settings(given, file=run.config)
+        capped = settings.model_fields_set & {"budget", "tokens", "usd"}
+        return settings if capped else settings.model_copy(update={"budget": None})
+
+
 @Parameter(name="*", group=_SEARCH)
 @dataclass(frozen=True)
 class QuickstartOptions:
