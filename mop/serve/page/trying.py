@@ -16,6 +16,7 @@ from mop.embeddings.encoders import Vectors
 from mop.embeddings.projection import project
 from mop.embeddings.regions import Regions
 from mop.prompts import Demo, Prompt
+from mop.serve.page.reasons import departure, who_answers
 from mop.serve.page.view import View, words_of
 from mop.serve.parsing import parse_chat
 from mop.serve.prompting import chat_body
@@ -52,6 +53,8 @@ class Trying:
             "query": query,
             "decision": decision.document,
             "region": _region(view, here, distances),
+            "answers": who_answers(mixture, decision.route, vector),
+            "departure": departure(mixture, decision.route, distances),
             "second": _region(view, others[0], distances) if others else None,
             "point": picture.point(vector, mixture.centroids) if picture else None,
             "nearest_demo": await self._nearest_demo(served, decision.prompt, vector),
