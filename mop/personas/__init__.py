@@ -5,12 +5,13 @@
 """
 
 from mop.personas.ablation import Ablation, Cell, ablate
-from mop.personas.curation import Answer, Curated, Models, Plan, Reject, Row, curate
+from mop.personas.curation import Models, curate, identify
 from mop.personas.exemplars import DIVERSE, SIMILAR, Exemplar, chosen
 from mop.personas.expected import Expected, expect
 from mop.personas.identities import Identities, Identity, write_identities
 from mop.personas.instructions import Instruction, read_instructions
 from mop.personas.mentions import Cleaned, remove_mentions
+from mop.personas.records import Answer, Curated, Plan, Reject, Row
 from mop.personas.refusing import why_dropped
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "chosen",
     "curate",
     "expect",
+    "identify",
     "read_instructions",
     "remove_mentions",
     "why_dropped",

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from mop.personas.checking import words_of
-from mop.personas.curation import Curated, Row
+from mop.personas.records import Curated, Row
 
 
 def facts(done: Curated, **made_with: Any) -> dict[str, Any]:

@@ -9,125 +9,29 @@ replies alone. An instruction is in all arms or in none: the arms stand side by 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mop.data.duplicates import find_repeats
 from mop.errors import DataError, SettingsError
 from mop.lm.request import Reply
-from mop.personas.auditing import Audit, audit_all
-from mop.personas.exemplars import Design, chosen
-from mop.personas.identities import Identity, Told, write_identities
+from mop.personas.auditing import audit_all
+from mop.personas.exemplars import chosen
+from mop.personas.identities import Told, write_identities
 from mop.personas.instructions import Instruction
 from mop.personas.mentions import remove_mentions
+from mop.personas.records import Answer, Curated, Plan, Reject, Row
 from mop.personas.refusing import why_dropped
-from mop.personas.writing import ARMS, STATIC, Arm, answer_request
+from mop.personas.writing import Arm, answer_request
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder
     from mop.judge import Judge
     from mop.lm.client import ModelClient
 
-Removal = Literal["rules", "audit"]
 #: Answers that are graded at a time.
 _GRADED = 64
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a data set is made.
-
-    Attributes:
-        arms: Which answers are written: ``bare``, ``static`` (one persona for all), ``expert`` (an identity each).
-        k: Exemplars shown to the model that writes identities.
-        design: Exemplars of diverse domains, or of similar ones.
-        removal: Mentions are removed by rules, or by rules and then a model's audit.
-        min_grade: Least grade (1 to 10) of the main arm's answer; None grades nothing.
-        answer_tokens: Most tokens of an answer; one that is cut off there is dropped.
-        temperature: Sampling temperature of the answers; 0 is greedy.
-        seed: Seed of everything that is drawn.
-    """
-
-    arms: tuple[Arm, ...] = ("expert",)
-    k: int = 3
-    design: Design = "diverse"
-    removal: Removal = "rules"
-    min_grade: int | None = None
-    answer_tokens: int = 512
-    temperature: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.arms or len(set(self.arms)) != len(self.arms) or not set(self.arms) <= set(ARMS):
-            raise SettingsError(
-                f"The arms {','.join(self.arms)!r} can't be used; name some of {', '.join(ARMS)}, once."
-            )
-        chosen(self.k, self.design)
-        if self.removal not in ("rules", "audit"):
-            raise SettingsError(f"There is no removal {self.removal!r}; give rules or audit.")
-        if self.min_grade is not None and not 1 <= self.min_grade <= 10:
-            raise SettingsError(f"The least grade is {self.min_grade}; give 1 to 10.")
-        if self.answer_tokens < 1 or not 0 <= self.temperature <= 2:
-            raise SettingsError(
-                f"answer_tokens={self.answer_tokens} must be above 0, and temperature={self.temperature} from 0 to 2."
-            )
-
-    @property
-    def main(self) -> Arm:
-        """The arm whose answers are the data set: expert if it is there, else the first one."""
-        return "expert" if "expert" in self.arms else self.arms[0]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer as it is kept, what was removed from it by rules and by the audit, and its grade."""
-
-    text: str
-    removed: tuple[str, ...] = ()
-    audited: tuple[str, ...] = ()
-    grade: int | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A kept instruction with its answers by arm."""
-
-    instruction: Instruction
-    identity: Identity | None
-    answers: dict[Arm, Answer]
-
-
-@dataclass(frozen=True)
-class Reject:
-    """An instruction that was dropped: at which stage, why, and what there was of it. ``detail`` says where."""
-
-    instruction: Instruction
-    stage: str
-    reason: str
-    arm: Arm | None = None
-    identity: str | None = None
-    answer: str | None = None
-    detail: str = ""
-
-
-@dataclass
-class Curated:
-    """The data set, what was dropped, and what was counted on the way (`mop.personas.card` shows it)."""
-
-    plan: Plan
-    rows: list[Row] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    asked: int = 0
-    first_problems: Counter[str] = field(default_factory=Counter)
-    audits: list[Audit] = field(default_factory=list)
-    grades: dict[Arm, list[int]] = field(default_factory=dict)
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """How many were dropped for each reason, most frequent first."""
-        return dict(Counter(f"{one.stage}: {one.reason}" for one in self.rejects).most_common())
 
 
 @dataclass(frozen=True)
@@ -157,21 +61,31 @@ async def curate(
         SettingsError: The plan needs an auditor or a judge, and there is none.
         BudgetExceeded, ModelError, LedgerError: As `mop.lm.client.ModelClient.complete_many` does.
     """
-    if not instructions:
-        raise DataError("There are no instructions; give at least one.")
     if (plan.removal == "audit" and models.auditor is None) or (plan.min_grade is not None and models.judge is None):
         raise SettingsError("The audit needs an auditor and a least grade needs a judge; give both in models.")
-    done = Curated(plan)
-    rows = await asyncio.to_thread(_without_repeats, instructions, done)
-    if "expert" in plan.arms:
-        rows = await _with_identities(rows, models, plan, done, told)
-    rows = await _answered(rows, models.model, plan, done, told)
+    done = await identify(instructions, models.writer, models.encoder, plan, told)
+    rows = await _answered(done.rows, models.model, plan, done, told)
     if plan.removal == "audit" and models.auditor is not None:
         rows = await _audited(rows, models.auditor, plan, done, told)
     if plan.min_grade is not None and models.judge is not None:
         rows = await _graded(rows, models.judge, plan, done, told)
     done.rows = rows
     done.rejects.sort(key=lambda one: one.instruction.line)
+    return done
+
+
+async def identify(
+    instructions: Sequence[Instruction], writer: ModelClient, encoder: Encoder, plan: Plan, told: Told = lambda _: None
+) -> Curated:
+    """Drop repeated instructions and, if the plan has an expert, write an identity for each of the others.
+
+    The rows have no answers yet. Raises as `curate` does.
+    """
+    if not instructions:
+        raise DataError("There are no instructions; give at least one.")
+    done = Curated(plan)
+    rows = await asyncio.to_thread(_without_repeats, instructions, done)
+    done.rows = await _with_identities(rows, writer, encoder, done, told) if "expert" in plan.arms else rows
     return done
 
 
@@ -185,10 +99,13 @@ def _without_repeats(instructions: Sequence[Instruction], done: Curated) -> list
     return [Row(one, None, {}) for place, one in enumerate(instructions) if place not in repeats]
 
 
-async def _with_identities(rows: list[Row], models: Models, plan: Plan, done: Curated, told: Told) -> list[Row]:
+async def _with_identities(
+    rows: list[Row], writer: ModelClient, encoder: Encoder, done: Curated, told: Told
+) -> list[Row]:
+    plan = done.plan
     texts = [row.instruction.text for row in rows]
     exemplars = chosen(plan.k, plan.design)
-    found = await write_identities(models.writer, models.encoder, texts, exemplars, seed=plan.seed, told=told)
+    found = await write_identities(writer, encoder, texts, exemplars, seed=plan.seed, told=told)
     done.first_problems = found.first_problems
     for place, refused in found.refused.items():
         done.rejects.append(
@@ -219,7 +136,7 @@ async def _answered(rows: list[Row], client: ModelClient, plan: Plan, done: Cura
     kept: dict[int, dict[Arm, Answer]] = {row.instruction.line: {} for row in rows}
     problems: dict[int, Reject] = {}
     for (row, arm), reply in zip(pairs, replies, strict=True):
-        answer, problem, detail = _checked(reply, persona_of(row, arm), row.instruction.text)
+        answer, problem, detail = _checked(reply, row.persona(arm), row.instruction.text)
         kept[row.instruction.line][arm] = answer
         if problem and row.instruction.line not in problems:
             problems[row.instruction.line] = _reject(row, "answer", problem, arm, reply.text, detail)
@@ -246,7 +163,7 @@ def _checked(reply: Reply, persona: str, instruction: str) -> tuple[Answer, str 
 async def _audited(rows: list[Row], auditor: ModelClient, plan: Plan, done: Curated, told: Told) -> list[Row]:
     pairs = [(row, arm) for arm in plan.arms for row in rows]
     done.audits = await audit_all(
-        auditor, [row.answers[arm].text for row, arm in pairs], [persona_of(row, arm) for row, arm in pairs], told
+        auditor, [row.answers[arm].text for row, arm in pairs], [row.persona(arm) for row, arm in pairs], told
     )
     kept = {row.instruction.line: dict(row.answers) for row in rows}
     problems: dict[int, Reject] = {}
@@ -286,12 +203,5 @@ async def _graded(rows: list[Row], judge: Judge, plan: Plan, done: Curated, told
     return passed
 
 
-def persona_of(row: Row, arm: Arm) -> str:
-    """Return the persona with which an arm's answer was written; empty for the bare arm."""
-    if arm == "expert" and row.identity is not None:
-        return row.identity.text
-    return STATIC if arm == "static" else ""
-
-
 def _reject(row: Row, stage: str, reason: str, arm: Arm, answer: str, detail: str = "") -> Reject:
-    return Reject(row.instruction, stage, reason, arm, persona_of(row, arm) or None, answer, detail)
+    return Reject(row.instruction, stage, reason, arm, row.persona(arm) or None, answer, detail)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mop.connect import is_local
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
-from mop.personas.curation import Plan
+from mop.personas.records import Plan
 from mop.personas.exemplars import chosen
 from mop.personas.identities import ATTEMPTS
 from mop.personas.instructions import Instruction

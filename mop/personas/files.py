@@ -16,7 +16,7 @@ from typing import Any
 
 from mop.errors import DataError
 from mop.personas.card import card, chat, facts
-from mop.personas.curation import Curated, Plan, Reject, Row
+from mop.personas.records import Curated, Plan, Reject, Row
 
 
 def paths(out: Path, plan: Plan) -> dict[str, Path]:

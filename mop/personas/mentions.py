@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 
 from mop.personas.roles import Roles
-from mop.personas.sentences import Sentence, sentences
+from mop.personas.sentences import Sentence, sentences, without_quotations
 
 #: Characters of an opening clause; what is longer is a sentence of its own kind.
 _MOST_CLAUSE = 260
@@ -57,7 +57,6 @@ _OFFER = re.compile(
     re.IGNORECASE,
 )
 _MIDDLE = re.compile(rf"\b(?:as|being) {_ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE)
-_QUOTATION = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»")
 _SELF = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|my|mine|myself)\b")
 
 
@@ -178,5 +177,5 @@ def _openly(text: str, roles: Roles) -> bool:
 
 def _mentions(text: str, roles: Roles) -> bool:
     """Whether the writer speaks of a role of theirs anywhere in a text, outside quotations."""
-    text = _QUOTATION.sub("", text)
+    text = without_quotations(text)
     return bool(_SELF.search(text)) and any(roles.own_within(match["role"]) for match in _MIDDLE.finditer(text))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from mop.personas.sentences import sentences
+from mop.personas.sentences import sentences, without_quotations
 
 _DOES = (
     r"(?:help|assist|provide|answer|comply|fulfil\w*|do (?:that|this)|discuss|offer|give|write|create|complete|"
@@ -43,7 +43,7 @@ _FIRST_SENTENCES = 3
 
 def why_dropped(answer: str) -> Literal["refuses", "breaks persona"] | None:
     """Return why an answer is dropped, or None."""
-    spoken = [answer[one.start : one.end] for one in sentences(answer) if not one.quoted]
+    spoken = [without_quotations(answer[one.start : one.end]) for one in sentences(answer) if not one.quoted]
     if any(_BREAKS.search(sentence) for sentence in spoken):
         return "breaks persona"
     if any(_REFUSES.search(sentence) for sentence in spoken[:_FIRST_SENTENCES]):

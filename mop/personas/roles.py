@@ -92,7 +92,7 @@ class Roles:
 
     @cached_property
     def _asked(self) -> frozenset[str]:
-        words = words_of(self.instruction)
+        words = {re.sub(r"['’]s?$", "", word) for word in words_of(self.instruction)}
         return frozenset(words) | {word.removesuffix("s") for word in words}
 
     def own(self, phrase: str) -> bool:

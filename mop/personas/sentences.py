@@ -16,6 +16,7 @@ _ABBREVIATION = re.compile(
     r"(?:^|\s|\()[A-Z])\.$"
 )
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
+_QUOTATION = re.compile(r"\"[^\"]*\"|“[^”]*”|«[^»]*»")
 _LEAD = re.compile(r"[ \t]*(?:#{1,6}[ \t]+|[-*+•][ \t]+|\d{1,3}[.)][ \t]+)?(?:\*\*|__)?")
 
 
@@ -40,6 +41,11 @@ def sentences(text: str) -> list[Sentence]:
         code ^= fence
         position += len(line)
     return found
+
+
+def without_quotations(sentence: str) -> str:
+    """Return a sentence without what it quotes."""
+    return _QUOTATION.sub("", sentence)
 
 
 def _in_line(text: str, start: int, end: int, quoted: bool) -> list[Sentence]:
