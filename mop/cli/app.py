@@ -55,11 +55,13 @@ for _name, _help in (
 ):
     judge.command(f"mop.cli.judging:{_name}", name=_name, help=_help)
 app.command(personas)
-for _name, _help in (
-    ("generate", "Answer instructions as experts would, as a data set in chat format."),
-    ("ablate", "Measure what number and spread of exemplars do to identities."),
+for _name, _home, _help in (
+    ("write", "personas:write", "Write an expert's identity for each instruction."),
+    ("generate", "personas:generate", "Answer instructions as experts would, as a data set in chat format."),
+    ("ablate", "personas_studies:ablate", "Measure what number and spread of exemplars do to identities."),
+    ("audit-compare", "personas_studies:audit_compare", "Compare two ways of removing mentions of the identity."),
 ):
-    personas.command(f"mop.cli.personas:{_name}", name=_name, help=_help)
+    personas.command(f"mop.cli.{_home}", name=_name, help=_help)
 app.command(models)
 for _name, _home, _help in (
     ("list", "list_", "List the models that can be fetched, and which are here."),

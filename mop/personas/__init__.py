@@ -13,6 +13,7 @@ from mop.personas.instructions import Instruction, read_instructions
 from mop.personas.mentions import Cleaned, remove_mentions
 from mop.personas.records import Answer, Curated, Plan, Reject, Row
 from mop.personas.refusing import why_dropped
+from mop.personas.removal import Comparison, compare_removal
 
 __all__ = [
     "DIVERSE",
@@ -21,6 +22,7 @@ __all__ = [
     "Answer",
     "Cell",
     "Cleaned",
+    "Comparison",
     "Curated",
     "Exemplar",
     "Expected",
@@ -33,6 +35,7 @@ __all__ = [
     "Row",
     "ablate",
     "chosen",
+    "compare_removal",
     "curate",
     "expect",
     "identify",

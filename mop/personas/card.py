@@ -23,7 +23,7 @@ def facts(done: Curated, **made_with: Any) -> dict[str, Any]:
         "reasons": done.reasons,
         "arms": {arm: _arm(done, arm) for arm in plan.arms},
         "main": plan.main,
-        "identities": _identities(done),
+        "identities": identity_facts(done),
         "removal": _removal(done),
         "settings": {
             "k": plan.k,
@@ -73,6 +73,11 @@ def card(found: Mapping[str, Any]) -> str:
         "A least grade is applied to the main arm; the mean grades are those before that.",
         "",
         "## Dropped",
+        "",
+        "An instruction is dropped from all arms if it repeats another; if no identity passed the checks in three "
+        "attempts; if an answer is empty, cut off, refuses in one of its first three sentences or says that a model "
+        "wrote it; if a mention of the identity stands within a sentence; or if the judge's grade is too low. The file "
+        "of rejects holds each of them with its reason.",
         "",
         *_table(("reason", "instructions"), list(found["reasons"].items()) or [("none", 0)]),
     ]

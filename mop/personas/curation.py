@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 from mop.data.duplicates import find_repeats
 from mop.errors import DataError, SettingsError
 from mop.lm.request import Reply
+from mop.personas.answering import answer_request, why_unusable
 from mop.personas.auditing import audit_all
 from mop.personas.exemplars import chosen
 from mop.personas.identities import Told, write_identities
 from mop.personas.instructions import Instruction
 from mop.personas.mentions import remove_mentions
-from mop.personas.records import Answer, Curated, Plan, Reject, Row
-from mop.personas.refusing import why_dropped
-from mop.personas.writing import Arm, answer_request
+from mop.personas.records import Answer, Arm, Curated, Plan, Reject, Row
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder
@@ -116,18 +115,7 @@ async def _with_identities(
 
 async def _answered(rows: list[Row], client: ModelClient, plan: Plan, done: Curated, told: Told) -> list[Row]:
     pairs = [(row, arm) for arm in plan.arms for row in rows]
-    requests = [
-        answer_request(
-            client.model,
-            arm,
-            row.instruction.text,
-            row.identity.text if row.identity else None,
-            max_tokens=plan.answer_tokens,
-            temperature=plan.temperature,
-            seed=plan.seed,
-        )
-        for row, arm in pairs
-    ]
+    requests = [answer_request(client.model, plan, arm, row) for row, arm in pairs]
 
     def tell(place: int, _reply: Reply) -> None:
         told(f"answers ({pairs[place][1]})")
@@ -147,11 +135,7 @@ async def _answered(rows: list[Row], client: ModelClient, plan: Plan, done: Cura
 def _checked(reply: Reply, persona: str, instruction: str) -> tuple[Answer, str | None, str]:
     """Return the answer without mentions, and why and where it is dropped, if it is."""
     text = reply.text.strip()
-    if not text:
-        return Answer(""), "empty", ""
-    if reply.finish_reason == "length":
-        return Answer(text), "cut off", ""
-    if reason := why_dropped(text):
+    if reason := why_unusable(reply):
         return Answer(text), reason, ""
     cleaned = remove_mentions(text, persona, instruction)
     answer = Answer(cleaned.text.strip(), cleaned.removed)

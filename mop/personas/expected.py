@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from mop.connect import is_local
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
-from mop.personas.records import Plan
+from mop.personas.answering import answer_request
+from mop.personas.checking import Nearness
 from mop.personas.exemplars import chosen
-from mop.personas.identities import ATTEMPTS
+from mop.personas.identities import ATTEMPTS, Identity
 from mop.personas.instructions import Instruction
-from mop.personas.writing import answer_request, identity_request
+from mop.personas.records import Plan, Row
+from mop.personas.writing import identity_request
 from mop.prompts import TOKENS_PER_MESSAGE, Message, estimate_tokens
 
 #: Tokens of an identity, for the estimate.
@@ -56,14 +58,14 @@ def expect(
         count += 1
         usage[name] = usage.get(name, Usage()) + Usage(prompt, 0, completion)
 
-    filler = "You are an expert. " * (IDENTITY // 5)
+    filler = Identity("You are an expert. " * (IDENTITY // 5), Nearness(1.0, 0.0))
     for one in instructions:
         if "expert" in plan.arms:
             question = identity_request(writer, one.text, chosen(plan.k, plan.design))
             add(writer, _tokens(question.messages), IDENTITY)
             most += ATTEMPTS - 1
         for arm in plan.arms:
-            asked = answer_request(model, arm, one.text, filler, max_tokens=plan.answer_tokens, temperature=0.0, seed=0)
+            asked = answer_request(model, plan, arm, Row(one, filler, {}))
             add(model, _tokens(asked.messages), plan.answer_tokens)
             if plan.removal == "audit":
                 add(judge, _AUDIT[0] + IDENTITY + plan.answer_tokens, _AUDIT[1])

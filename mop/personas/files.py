@@ -17,24 +17,30 @@ from typing import Any
 from mop.errors import DataError
 from mop.personas.card import card, chat, facts
 from mop.personas.records import Curated, Plan, Reject, Row
+from mop.personas.removal import WAYS, Case, Comparison
 
 
 def paths(out: Path, plan: Plan) -> dict[str, Path]:
     """Return the files that are written, by what they hold."""
-    base = out.with_suffix("") if out.suffix in (".jsonl", ".json", ".ndjson") else out
+    base = _base(out)
     named = {"dataset": out, "arms": Path(f"{base}.arms.jsonl")}
     named |= {arm: Path(f"{base}.{arm}.jsonl") for arm in plan.arms if arm != plan.main}
     return {**named, "rejects": Path(f"{base}.rejects.jsonl"), "card": Path(f"{base}.card.md")}
 
 
-def require_writable(out: Path, source: str, plan: Plan) -> None:
-    """Raise DataError now, not after the calls, if the files can't be written or one would replace the source."""
-    folder = out.parent
-    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise DataError(
-            f"{out} is a folder, or is in a folder that isn't there or can't be written. Name another --out."
-        )
-    for path in paths(out, plan).values():
+def identity_paths(out: Path) -> dict[str, Path]:
+    """Return the files of identities alone, by what they hold."""
+    return {"identities": out, "rejects": Path(f"{_base(out)}.rejects.jsonl")}
+
+
+def require_writable(named: Mapping[str, Path], source: str) -> None:
+    """Raise DataError now, not after the calls, if a file can't be written or would replace the source."""
+    for path in named.values():
+        folder = path.parent
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise DataError(
+                f"{path} is a folder, or is in a folder that isn't there or can't be written. Name another --out."
+            )
         if source != "-" and path.exists() and Path(source).exists() and path.samefile(source):
             raise DataError(f"{path} is the file of instructions, and would be replaced. Name another --out.")
 
@@ -54,13 +60,46 @@ def write(out: Path, done: Curated, **made_with: Any) -> dict[str, Any]:
     return found
 
 
-def _side_by_side(row: Row) -> dict[str, Any]:
+def write_identities_to(named: Mapping[str, Path], done: Curated) -> None:
+    """Write identities and rejects (`identity_paths`). Raises DataError if one can't be written."""
+    _replace(named["rejects"], _lines(map(_reject, done.rejects)))
+    _replace(named["identities"], _lines(_identified(row) for row in done.rows))
+
+
+def write_cases(out: Path, found: Comparison) -> None:
+    """Write the answers on which ways of removal differ. Raises DataError if they can't be written."""
+    _replace(out, _lines(map(_case, (case for case in found.cases if case.differ))))
+
+
+def _base(out: Path) -> Path:
+    return out.with_suffix("") if out.suffix in (".jsonl", ".json", ".ndjson") else out
+
+
+def _identified(row: Row) -> dict[str, Any]:
     identity = row.identity
     return {
         "line": row.instruction.line,
         "instruction": row.instruction.text,
         "identity": identity and identity.text,
         "similarity": identity and {"own": identity.nearness.own, "shuffled": identity.nearness.shuffled},
+    }
+
+
+def _case(case: Case) -> dict[str, Any]:
+    return {
+        **_identified(case.row),
+        "arm": case.arm,
+        "answer": case.answer,
+        "rules": {"removed": list(case.rules.removed), "left": list(case.rules.left)},
+        "audit_alone": {"removed": list(case.alone.removed), "ignored": list(case.alone.ignored)},
+        "audit_after_rules": {"removed": list(case.strict.removed), "ignored": list(case.strict.ignored)},
+        "dropped": {way: case.dropped(way) for way in WAYS},
+    }
+
+
+def _side_by_side(row: Row) -> dict[str, Any]:
+    return {
+        **_identified(row),
         "answers": {
             arm: {
                 "text": answer.text,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mop.errors import SettingsError
 from mop.personas.auditing import Audit
 from mop.personas.exemplars import Design, chosen
 from mop.personas.identities import Identity
 from mop.personas.instructions import Instruction
-from mop.personas.writing import ARMS, STATIC, Arm
 
+Arm = Literal["bare", "static", "expert"]
+ARMS: tuple[Arm, ...] = ("bare", "static", "expert")
+#: The persona of the arm ``static``: the same for every instruction.
+STATIC = "You are an outstanding expert in the field that the request below belongs to."
 Removal = Literal["rules", "audit"]
 
 

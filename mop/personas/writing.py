@@ -1,25 +1,18 @@
-"""Writing: the question that asks for an identity, and the one that is answered as that identity. Sends nothing.
+"""Writing: the question that asks for an identity, and what is read from the reply. Sends nothing.
 
 An identity is asked for as ExpertPrompting does (arXiv 2305.14688), by in-context learning from exemplars; here the
-exemplars are turns of a chat. The answer is asked for in one user message: identity, a sentence that leads over, and
-the instruction.
+exemplars are turns of a chat.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 from mop.lm.request import Request
 from mop.personas.exemplars import Exemplar
 from mop.prompts import Message
 
-Arm = Literal["bare", "static", "expert"]
-ARMS: tuple[Arm, ...] = ("bare", "static", "expert")
-
-#: The persona of the arm ``static``: the same for every instruction.
-STATIC = "You are an outstanding expert in the field that the request below belongs to."
 #: Most tokens of an identity; the longest of the exemplars takes about 110.
 IDENTITY_TOKENS = 220
 #: Sampling temperature of an identity that is asked for again; the first is greedy.
@@ -30,7 +23,6 @@ _HEADER = (
     "working, as they bear on this very request. Write one paragraph of three to five sentences in the second person, "
     'beginning with "You are". Do not answer the request, and do not reuse the wording of earlier descriptions.'
 )
-_BRIDGE = "Now answer the request below as this person would, without speaking about yourself."
 _LABEL = re.compile(r"^\s*(?:\[?(?:agent |expert )?(?:description|identity|persona)\]?\s*[:\-–]\s*)", re.IGNORECASE)
 _ASKED_AGAIN = "Describe the person who would answer this request best."
 
@@ -60,19 +52,3 @@ def read_identity(text: str) -> str:
     """Return the identity in a reply: one paragraph, without label and quotation marks."""
     paragraph = _LABEL.sub("", text.strip()).strip().split("\n\n")[0]
     return " ".join(paragraph.split()).strip("\"“”'* ")
-
-
-def answer_request(
-    model: str, arm: Arm, instruction: str, identity: str | None, *, max_tokens: int, temperature: float, seed: int
-) -> Request:
-    """Return the request for an answer: bare, with the static persona, or with the instruction's own identity."""
-    persona = {"bare": None, "static": STATIC, "expert": identity}[arm]
-    content = instruction if not persona else f"{persona}\n\n{_BRIDGE}\n\n{instruction}"
-    return Request(
-        model=model,
-        messages=(("user", content),),
-        temperature=temperature,
-        max_tokens=max_tokens,
-        seed=seed if temperature else None,
-        role="execute",
-    )
