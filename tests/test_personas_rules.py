@@ -9,6 +9,7 @@ from mop.personas.checking import LONGEST_RUN, MOST_COPIED, copied_share, text_p
 from mop.personas.exemplars import DIVERSE, SIMILAR
 from mop.personas.mentions import remove_mentions
 from mop.personas.refusing import why_dropped
+from mop.personas.roles import role_heads
 from mop.personas.sentences import sentences
 
 IDENTITY = "You are a marine biologist and diver with twenty years of experience who has worked on coral reefs."
@@ -26,6 +27,8 @@ INNOCENT = [
     "As a biologist, Darwin wrote a great deal.",
     "Consider a nurse shark as a model of patience.",
     "In my experience, it works.",
+    "As a specialist tool, a net helps.",
+    "As one sees, I was right.",
     "I am a big fan of salt.",
     '"As a biologist, I never lie," said the man.',
     "> As a biologist, I never lie.",
@@ -46,6 +49,11 @@ def test_innocent_text_stays_byte_for_byte(text: str) -> None:
         ("As a biologist, it's vital to rest. Then go.", "It's vital to rest. Then go."),
         ("As your marine biologist, let me explain.", "Let me explain."),
         ("As a diver I swim.", "I swim."),
+        ("Being a diver, I swim.", "I swim."),
+        ("As someone who has worked on reefs for decades, I recommend salt.", "I recommend salt."),
+        ("Speaking from two decades of practice, I recommend salt.", "I recommend salt."),
+        ("In my professional opinion, I would wait.", "I would wait."),
+        ("I have been a diver for 20 years. Corals live.", "Corals live."),
         ("Hello there. I'm a marine biologist with 20 years of experience. Corals live.", "Hello there. Corals live."),
         ("I am a biologist and I can help you with this. Corals live.", "Corals live."),
         ("My name is Dr. Lee. Corals live.", "Corals live."),
@@ -69,6 +77,8 @@ def test_mentions_go_as_whole_sentences_or_opening_clauses(text: str, cleaned: s
     [
         "I, as a biologist, recommend salt.",
         "My work as a diver showed me this.",
+        "Trust me, I'm a biologist.",
+        "My twenty years of practice taught me this.",
         "I'm a biologist, so you should use salt.",
         "**As a biologist**, I use salt.",
     ],
@@ -84,6 +94,11 @@ def test_a_role_that_the_instruction_names_is_the_task_and_stays() -> None:
     assert remove_mentions(diary, "You are a nurse.", "Write a nurse's diary.").text == diary
     letter = "With my 5 years of experience in sales, I am sure. As an engineer, I build."
     assert remove_mentions(letter, IDENTITY, "Write a cover letter.").text == letter
+
+
+def test_a_specialist_is_a_role_although_other_words_of_that_stem_end_a_role() -> None:
+    assert role_heads("You are a seasoned specialist in reefs.") == {"specialist"}
+    assert role_heads("You are a solicitor specialising in leases.") == {"solicitor"}
 
 
 # Letters without those that "I", "my", "as", "years" and "you" need can hold no mention.
@@ -131,6 +146,10 @@ def test_sentences_lie_in_order_and_leave_out_only_space_and_marks(text: str) ->
         ("I'm sorry, but I cannot help with that.", "refuses"),
         ("I can’t provide that.", "refuses"),
         ("I can't recommend it highly enough.", None),
+        ("I can't help but smile at corals.", None),
+        ("We cannot help you with that.", "refuses"),
+        ("Sorry, but that is not something I can help with.", "refuses"),
+        ("I do not feel comfortable answering this.", "refuses"),
         ("I'm sorry for your loss, but I hope this helps.", None),
         ("AI is a field. As an AI engineer, I build things.", None),
         ("I am an artist, and I am an aim.", None),
@@ -163,6 +182,8 @@ def test_copies_first_persons_and_bare_words_are_no_identities() -> None:
         "not in the second person"
     )
     assert text_problem("", "x", shown) == "empty"
+    asked = "How do I prune my roses?"
+    assert text_problem(f'{own}You are often asked "where do I start" and {asked}', asked, shown) is None
 
 
 def test_the_audit_removes_only_sentences_that_are_there_and_speak_of_the_writer() -> None:

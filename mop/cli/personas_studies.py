@@ -125,24 +125,26 @@ def audit_compare(
         bill = here.bill()
     if out is not None:
         write_cases(out, found)
+    left_out = reasons | {f"answer: {why}": count for why, count in found.left_out.items()}
+    differ = sum(one.differ for one in found.cases)
     document = {
         "model": model.model,
         "auditor": judge.model,
         "instructions": len(asked),
-        "dropped": reasons | {f"answer: {why}": count for why, count in found.left_out.items()},
+        "dropped": left_out,
         "compared": [asdict(one) for one in found.tallies],
-        "differ": sum(one.differ for one in found.cases),
+        "differ": differ,
         "out": out and str(out),
         **bill,
     }
 
     def draw(console: Console) -> None:
         say(console, f"{model.model}, audited by {judge.model}: {plural(len(found.cases), 'answer')}", style="bold")
-        for line in dropped(document["dropped"]):
+        for line in dropped(left_out):
             say(console, line)
         _draw_comparison(console, found)
         if out is not None:
-            say(console, f"{out}: {plural(document['differ'], 'answer')} on which the ways differ.")
+            say(console, f"{out}: {plural(differ, 'answer')} on which the ways differ.")
         say(console, took(bill), style="dim")
 
     output.result(document, draw)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: An answer of which more than this share of sentences would go isn't worth keeping.
 MOST_REMOVED = 0.5
 _AUDIT_TOKENS = 200
-_SPEAKS = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|my|myself|we|our)\b")
+_SPEAKS = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|[Mm]y|myself|[Ww]e|[Oo]ur)\b")
 _MARK = re.compile(r"^[\s\-*•\d.)\"“'>]+|[\s\"”']+$")
 _SYSTEM = "You check texts. You copy sentences exactly as they stand and add nothing."
 

@@ -106,7 +106,8 @@ def _arm(done: Curated, arm: Any) -> dict[str, Any]:
     }
 
 
-def _identities(done: Curated) -> dict[str, Any]:
+def identity_facts(done: Curated) -> dict[str, Any]:
+    """Return what is counted and measured of the identities; nothing if the plan has none."""
     if "expert" not in done.plan.arms:
         return {}
     identities = [row.identity for row in done.rows if row.identity is not None]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mop.data.normal_form import normal_form
 from mop.personas.exemplars import Exemplar
+from mop.personas.sentences import without_quotations
 from mop.seeds import stream
 
 #: Words of an identity, at least and at most.
@@ -75,7 +76,9 @@ def text_problem(identity: str, instruction: str, exemplars: Sequence[Exemplar])
         return "too short" if count else "empty"
     if count > MOST_WORDS:
         return "too long"
-    if not _SECOND_PERSON.search(identity) or not _OPENING.match(identity) or _FIRST_PERSON.search(identity):
+    # Whoever asks may be quoted: "you answer questions such as How do I …".
+    described = without_quotations(identity.replace(instruction, ""))
+    if not _SECOND_PERSON.search(described) or not _OPENING.match(described) or _FIRST_PERSON.search(described):
         return "not in the second person"
     share, run = copied_share(identity, exemplars, instruction)
     if share > MOST_COPIED or run > LONGEST_RUN:

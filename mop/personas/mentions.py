@@ -21,23 +21,29 @@ from mop.personas.sentences import Sentence, sentences, without_quotations
 _MOST_CLAUSE = 260
 _ARTICLE = r"(?:an?|your|the|one of the)"
 _AS = re.compile(
-    rf"(?:(?:speaking|writing|answering|acting|working) )?as {_ARTICLE} (?P<role>.+)", re.IGNORECASE | re.DOTALL
+    rf"(?:(?:(?:speaking|writing|answering|acting|working) )?as|being) {_ARTICLE} (?P<role>.+)",
+    re.IGNORECASE | re.DOTALL,
 )
+_SOMEBODY = re.compile(r"(?:speaking )?as (?:someone|somebody|one|a person) who\b", re.IGNORECASE)
 #: Where a clause may end: at a comma, or, carelessly, before "I".
 _BORDER = re.compile(r",|\s(?=I\b)")
 _FIRST = re.compile(r"\s*(?:I\b|my\b|we\b|our\b|let me\b|let['’]s\b|allow me\b)", re.IGNORECASE)
 _NEUTRAL = re.compile(r"\s*(?:it\b|it['’]s\b|here\b|there\b|this\b|these\b|the\b)", re.IGNORECASE)
 _EXPERIENCE = re.compile(
-    r"(?:with|given|drawing (?:on|from|upon)|based on|thanks to|in|after|over|from|having|through|throughout|during)\b"
+    r"(?:with|given|speaking from|drawing (?:on|from|upon)|based on|thanks to|in|after|over|from|having|through|"
+    r"throughout|during)\b"
     r"(?=.*\b(?:my|years?|decades?)\b)"
     r"(?=.*(?:\bmy (?:\w+ ){0,3}(?:expertise|background|training|career|practice|profession|line of work|"
-    r"years|decades|role|work as|time as|experience (?:as|in|with|of))\b|"
+    r"years|decades|professional (?:opinion|experience|view|judge?ment)|role|work as|time as|"
+    r"experience (?:as|in|with|of))\b|"
     r"\b(?:years?|decades?)(?: of|['’])? (?:\w+ ){0,4}(?:experience|practice|expertise)\b))",
     re.IGNORECASE | re.DOTALL,
 )
 _GREETING = r"(?:(?:hello|hi|hey|greetings|welcome|sure|certainly|of course|great|absolutely)\b[^.!?\w]*)?"
 _I_AM = re.compile(
-    rf"{_GREETING}(?:I am|I['’]m|I work as|I['’]ve worked as|I have worked as) {_ARTICLE} (?P<role>.+)", re.I | re.S
+    rf"{_GREETING}(?:I am|I['’]m|I have been|I['’]ve been|I work as|I['’]ve worked as|I have worked as) {_ARTICLE} "
+    r"(?P<role>.+)",
+    re.IGNORECASE | re.DOTALL,
 )
 _NAME = re.compile(rf"{_GREETING}my name is (?P<name>.+)", re.IGNORECASE | re.DOTALL)
 _YEARS = re.compile(
@@ -57,7 +63,15 @@ _OFFER = re.compile(
     re.IGNORECASE,
 )
 _MIDDLE = re.compile(rf"\b(?:as|being) {_ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE)
-_SELF = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|my|mine|myself)\b")
+#: The same anywhere in a sentence, where it can't be cut out.
+_I_AM_TOO = re.compile(
+    rf"\bI(?: am|['’]m|(?: have|['’]ve) been| work as) {_ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE
+)
+_MY_CAREER = re.compile(
+    r"\b[Mm]y (?:(?:\w+ ){0,3}(?:years|decades) (?:of|as|in)\b|career\b|profession\b|practice\b|clients\b|patients\b|"
+    r"professional \w+)"
+)
+_SELF = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|[Mm]y|mine|myself)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +146,7 @@ def _joined(before: str, after: str) -> tuple[str, str]:
 def _clause_end(text: str, roles: Roles) -> int | None:
     """Return where the main clause begins, if the sentence opens with a mention that can be taken away."""
     opening = _AS.match(text)
-    experience = None if opening or roles.speaker_wanted else _EXPERIENCE.match(text)
+    experience = None if opening or roles.speaker_wanted else _EXPERIENCE.match(text) or _SOMEBODY.match(text)
     if opening is None and experience is None:
         return None
     for border in _BORDER.finditer(text[:_MOST_CLAUSE]):
@@ -144,7 +158,7 @@ def _clause_end(text: str, roles: Roles) -> int | None:
         if opening is not None:
             named = _AS.match(clause)
             return _begin(text, border.end()) if named and roles.any(named["role"]) else None
-        return _begin(text, border.end()) if _EXPERIENCE.match(clause) else None
+        return _begin(text, border.end()) if _EXPERIENCE.match(clause) or _SOMEBODY.match(clause) else None
     comma_at = text[:_MOST_CLAUSE].find(",")
     if opening is not None and comma_at > 0:
         named = _AS.match(text[:comma_at])
@@ -178,4 +192,7 @@ def _openly(text: str, roles: Roles) -> bool:
 def _mentions(text: str, roles: Roles) -> bool:
     """Whether the writer speaks of a role of theirs anywhere in a text, outside quotations."""
     text = without_quotations(text)
-    return bool(_SELF.search(text)) and any(roles.own_within(match["role"]) for match in _MIDDLE.finditer(text))
+    if not roles.speaker_wanted and _MY_CAREER.search(text):
+        return True
+    found = (*_MIDDLE.finditer(text), *_I_AM_TOO.finditer(text))
+    return bool(_SELF.search(text)) and any(roles.own_within(match["role"]) for match in found)

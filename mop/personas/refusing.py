@@ -16,14 +16,15 @@ from typing import Literal
 from mop.personas.sentences import sentences, without_quotations
 
 _DOES = (
-    r"(?:help|assist|provide|answer|comply|fulfil\w*|do (?:that|this)|discuss|offer|give|write|create|complete|"
+    r"(?:help(?! but)|assist|provide|answer|comply|fulfil\w*|do (?:that|this)|discuss|offer|give|write|create|complete|"
     r"generate|engage|participate|support|share|advise|satisfy|continue|respond|process|access|browse|proceed)"
 )
 _NOT = r"(?:can(?:not|['’]t)|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to)"
 _REFUSES = re.compile(
-    rf"\bI ?{_NOT}(?: \w+)? {_DOES}\b|\bI(?: must|['’]ll have to| have to) (?:\w+ )?(?:decline|refuse)\b|"
+    rf"\b(?:I|we) ?{_NOT}(?: \w+)? {_DOES}\b|\bI(?: must|['’]ll have to| have to) (?:\w+ )?(?:decline|refuse)\b|"
     r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but (?:I|that)\b[^.!?]*(?:n['’]t|\bnot|\bunable)\b|"
-    r"^I apologi[sz]e,? but I\b",
+    r"^I apologi[sz]e,? but I\b|\bnot something (?:that )?I(?: can|['’]m able to| am able to)\b|"
+    r"\bI(?: do(?:n['’]t| not) feel|['’]m not| am not) comfortable\b",
     re.IGNORECASE,
 )
 _MODEL = (

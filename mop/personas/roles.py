@@ -47,7 +47,7 @@ _SELF = re.compile(
     r"\byou(?:['’]re| are) (?:now )?(?:an?|the|one of the(?: \w+)?) (?P<rest>[^.;:]{2,160})", re.IGNORECASE
 )
 _BOUNDARY = re.compile(
-    r",|\(|\s[-–—]\s|\b(?:who|whom|whose|with|in|of|for|at|from|that|which|trained|working|specializ\w*|specialis\w*|"
+    r",|\(|\s[-–—]\s|\b(?:who|whom|whose|with|in|of|for|at|from|that|which|trained|working|speciali[sz](?:ed|es|ing)|"
     r"focus\w*|based|holding|having|dedicated|known|to|on|by|like|skilled|versed|experienced in|and has|and have)\b",
     re.IGNORECASE,
 )
@@ -65,8 +65,8 @@ def role_heads(identity: str) -> frozenset[str]:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """Return the words of at least five letters, which is where an identity differs from any text."""
-    return frozenset(word for word in words_of(text) if len(word) >= 5)
+    """Return the words of at least five letters, singular and plural as one: where an identity differs from any text."""
+    return frozenset(word.removesuffix("s") for word in words_of(text) if len(word) >= 5)
 
 
 @dataclass(frozen=True)
