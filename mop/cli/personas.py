@@ -85,11 +85,12 @@ def write(
         bill = here.bill()
     write_identities_to(files, done)
     _require_some(done, str(files["rejects"]))
+    measured = identity_facts(done)
     document = {
         "instructions": done.asked,
         "kept": len(done.rows),
         "reasons": done.reasons,
-        "identities": identity_facts(done),
+        "identities": measured,
         "files": {name: str(path) for name, path in files.items()},
         **bill,
     }
@@ -98,7 +99,7 @@ def write(
         say(console, f"{out}: identities for {len(done.rows)} of {plural(done.asked, 'instruction')}.", "bold")
         for line in dropped(done.reasons):
             say(console, line)
-        for name, value in document["identities"].items():
+        for name, value in measured.items():
             say(console, f"{name.replace('_', ' ')}: {value}")
         say(console, f"Beside it: {files['rejects']}")
         say(console, took(bill), style="dim")
