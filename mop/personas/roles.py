@@ -65,7 +65,7 @@ def role_heads(identity: str) -> frozenset[str]:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """Return the words of at least five letters, singular and plural as one: where an identity differs from any text."""
+    """Return the words of at least five letters, singular and plural as one, in which identities differ."""
     return frozenset(word.removesuffix("s") for word in words_of(text) if len(word) >= 5)
 
 
