@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -222,5 +222,7 @@ class SearchOptions(QuickstartOptions):
     """Most queries, as a share, with a demo of the second nearest region, if that is better [default: 0.2]."""
     border_share: float | None = None
     """Share of the budget, if left over, for trying other routes near borders [default: 0.05]."""
+    personas: Literal["off", "gated"] | None = None
+    """Tell experts who they are, in regions where that is proven to help (gated) [default: off]."""
     allow_code: bool | None = None
     """Let the metric python_tests run what the model writes, in a sandbox [default: no]."""
