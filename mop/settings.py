@@ -69,9 +69,9 @@ class Settings(BaseModel):
             is hardly farther; only where validation examples are answered better so. 0 never tries it.
         border_share: Share of the budget, out of what the search leaves over, for trying other routes near the borders
             between regions; 0 tries none.
-        personas: ``gated`` tries personas in every region (an expert's identity, a generic one, a role-play) and uses one
-            only where its paired gain over the bare prompt has a positive lower bound; ``off`` tries none. Two fifths
-            of the budget are kept for that.
+        personas: ``gated`` tries personas in every region (an expert's identity, a generic one, a role-play) and uses
+            one only where its paired gain over the bare prompt has a positive lower bound; ``off`` tries none. Two
+            fifths of the budget are kept for that.
         allow_code: Let the metric ``python_tests`` run what the model writes, in a sandbox (`mop.sandbox`).
         white_box: Model that writes instructions under soft prompts for the methods ``instructzero…``: ``local/...``, a
             GGUF file, a folder for transformers, or a Hugging Face name. It runs in this process.

@@ -1,9 +1,9 @@
 """Persona gate: a region's expert is told to be somebody only where that is proven to help; else it stays bare.
 
-Expert personas help with style and hurt with recall and reasoning (arXiv 2603.18507), so each region is asked by itself.
-Every guise (`mop.search.guises`), with the region's demos and without, answers the same validation examples as the bare
-prompt. A persona is used where its paired gain over the better of the two bare prompts has a positive lower bound,
-shrunk toward its gain over all regions; several are tried, so each must reach a share of the confidence (Bonferroni).
+Expert personas help with style and hurt with recall and reasoning (arXiv 2603.18507), so each region is asked by
+itself. Every guise (`mop.search.guises`), with the region's demos and without, answers the same validation examples as
+the bare prompt. A persona is used where its paired gain over the better of the two bare prompts, shrunk toward its gain
+over all regions, has a positive lower bound; several are tried, so each bound is wider for that (Bonferroni).
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ def with_new_demos(
     """Return the expert's prompt with new demos for half of its room, and its own nearest for the rest.
 
     ``shown`` are new examples of the region and ``vectors`` theirs, in the space in which queries are routed. Demos
-    with which the expert begins as the generalist does stay, and so does the turn of a role-play. Farther demos come first, as when it was learned.
+    with which the expert begins as the generalist does stay, and so does the turn of a role-play. Farther demos come
+    first, as when it was learned.
     """
     prompt, common = mixture.experts[region].prompt, mixture.generalist.demos
     persona = mixture.experts[region].persona
