@@ -214,7 +214,10 @@ def _persona(pick: Pick, guise: Guise) -> Persona:
     if best is None:
         return Persona(guise.kind, guise.demos, guise.text, "bare", 0, 0.0, 0.0, 0.0)
     low, high = max(-1.0, best.shrunk.low), min(1.0, best.shrunk.high)
-    return Persona(guise.kind, guise.demos, guise.text, best.form[0], best.examples, best.shrunk.mean, low, high)
+    gain = best.shrunk.mean
+    return Persona(
+        guise.kind, guise.demos, guise.text, best.form[0], best.examples, float(gain), float(low), float(high)
+    )
 
 
 def _name(form: Form) -> str:

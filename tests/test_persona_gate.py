@@ -33,7 +33,6 @@ from mop.settings import make_settings
 from mop.sync import run
 
 SUBJECTS = ["piano", "wedding", "sunset", "friendship", "poem", "dance", "lullaby", "perfume", "kiss", "rainbow"]
-NUMBERS = range(12)
 ACCEPTS = "Yes, I take on this role gladly."
 
 
@@ -66,8 +65,8 @@ def persona_helps_style_only(messages: list[dict[str, str]]) -> str:
 
 
 def splits() -> Splits:
-    rows = [one(number) for number in range(120) for one in (style, fact)]
-    return Splits(tuple(rows[:100]), tuple(rows[100:200]), tuple(rows[200:]))
+    rows = [one(number) for number in range(70) for one in (style, fact)]
+    return Splits(tuple(rows[:40]), tuple(rows[40:100]), tuple(rows[100:]))
 
 
 def learn(endpoint: FakeEndpoint, used: Run | None = None, **options: Any) -> Mixture:
@@ -76,8 +75,9 @@ def learn(endpoint: FakeEndpoint, used: Run | None = None, **options: Any) -> Mi
             "model": "m",
             "base_url": endpoint.base_url,
             "instruction": "Answer in one word.",
-            "budget": 1000,
+            "budget": 500,
             "experts": 2,
+            "encoder": "tfidf",
             "personas": "gated",
             **options,
         }
@@ -86,7 +86,7 @@ def learn(endpoint: FakeEndpoint, used: Run | None = None, **options: Any) -> Mi
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _environment(encoder_path: Path) -> Iterator[None]:
+def _environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOP_API_KEY", "key")
         patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
@@ -121,7 +121,8 @@ def test_the_gate_opens_only_in_the_region_where_a_persona_helps(learned: tuple[
     assert factual.persona.tried != "bare"
     assert factual.persona.gain_high < 0
     assert "You are" not in factual.prompt.instruction
-    assert served <= 1000
+    assert served <= 500
+    assert len(mixture.report["personas"]["tried"]) >= 4
 
 
 def test_queries_are_answered_as_somebody_only_where_that_was_proven(learned: tuple[Mixture, int]) -> None:
@@ -137,7 +138,7 @@ def test_queries_are_answered_as_somebody_only_where_that_was_proven(learned: tu
     assert told == {"Say": True, "Compute": False}
     right = [answer.text in example.outputs for answer, example in zip(answers, splits().test, strict=True)]
     assert np.mean(right[0::2]) > 0.8
-    assert np.mean(right[1::2]) > 0.8
+    assert right[1::2] == [luck(example.input) < 0.9 for example in splits().test[1::2]]  # what bare facts get
 
 
 def test_the_file_and_the_command_line_say_for_every_region_which_persona_it_is(
@@ -157,25 +158,23 @@ def test_the_file_and_the_command_line_say_for_every_region_which_persona_it_is(
     assert [one["used"].split()[0] for one in report["regions"]] == [
         one.persona.kind for one in mixture.experts if one.persona
     ]
-    assert {entry["persona"] for one in report["regions"] for entry in one["tried"]} | {"bare with demos"} <= set(
-        report["tried"]
-    ) | {"bare with demos"}
+    assert {entry["persona"] for one in report["regions"] for entry in one["tried"]} < set(report["tried"])
 
 
 def test_the_same_seed_gives_the_same_bytes_at_any_concurrency(learned: tuple[Mixture, int]) -> None:
     with FakeEndpoint(persona_helps_style_only) as endpoint:
-        assert to_bytes(learn(endpoint, concurrency=1)) == to_bytes(learned[0])
+        assert to_bytes(learn(endpoint, concurrency=2)) == to_bytes(learned[0])
 
 
 def test_without_the_setting_nobody_is_told_to_be_anybody() -> None:
     with FakeEndpoint(persona_helps_style_only) as endpoint:
-        mixture = learn(endpoint, personas="off", budget=300)
+        mixture = learn(endpoint, personas="off", budget=100)
         assert not any("You are" in body["messages"][0]["content"] for body in endpoint.bodies)
     assert all(expert.persona is None for expert in mixture.experts)
     assert "personas" not in mixture.report
 
 
-@pytest.mark.parametrize("budget", [60, 150, "60k tokens"])
+@pytest.mark.parametrize("budget", [60, "40k tokens"])
 def test_a_small_budget_holds_and_leaves_regions_bare_rather_than_guess(budget: int | str) -> None:
     with FakeEndpoint(persona_helps_style_only) as endpoint:
         used = Run()
@@ -183,7 +182,7 @@ def test_a_small_budget_holds_and_leaves_regions_bare_rather_than_guess(budget: 
         if isinstance(budget, int):
             assert endpoint.served <= budget
         else:
-            assert used.spend.tokens <= 60_000
+            assert used.spend.tokens <= 40_000
     for expert in mixture.experts:
         if expert.persona is not None and expert.persona.kind != "bare":
             assert expert.persona.gain_low > 0
