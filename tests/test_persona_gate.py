@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from fake_endpoint import FakeEndpoint
 from hypothesis import given
 from hypothesis import strategies as st
+from small import WordEncoder, small_mixture
 
 import mop
 from mop.artifact import to_bytes
@@ -29,6 +31,7 @@ from mop.prompts import Demo, Prompt
 from mop.search.guises import Guise, region_request, role_turn
 from mop.search.persona_gate import FEWEST, FORMS, PLAIN, STRIPPED, Form, pick_personas
 from mop.search.plan import Plan
+from mop.search.refitting import with_new_demos
 from mop.settings import make_settings
 from mop.sync import run
 
@@ -277,6 +280,21 @@ def test_a_guise_tells_it_before_the_instruction_or_in_a_turn_before_all_demos()
         ("assistant", "I am."),
         ("user", "q"),
     )
+
+
+def test_new_demos_do_not_push_the_turn_of_a_role_play_out_of_its_place() -> None:
+    mixture = small_mixture()
+    role = Demo(role_turn("You are a clerk."), "I am.")
+    persona = Persona("role-play", True, role.input, "role-play", 12, 0.2, 0.1, 0.3)
+    old = mixture.experts[0]
+    played = replace(old, prompt=replace(old.prompt, demos=(role, *old.prompt.demos)), persona=persona)
+    mixture = replace(mixture, experts=(played, *mixture.experts[1:])).with_known_encoder(WordEncoder())
+    new = [Example("a card is wet", ("card_wet",)), Example("a card is late", ("card_late",))]
+    prompt = with_new_demos(
+        mixture, 0, new, WordEncoder().encode([one.input for one in new]), max_demos=4, token_budget=400
+    )
+    assert prompt.demos[0] == role
+    assert {demo.output for demo in prompt.demos[1:]} == {"card_wet", "card_late", "card_lost"}
 
 
 def test_a_region_is_described_by_its_instruction_and_cut_examples() -> None:
