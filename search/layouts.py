@@ -53,8 +53,9 @@ class Layouts:
         for place, count in enumerate(counts):
             if projected:
                 yield Recipe(count, demos, 0, tokens, projected=True, retrieved=retrieved)
-            if retrieved and not place and self.session.experts is None:
-                # The generalist itself with retrieved demos: regions must be worth more than that.
+            if retrieved and not place and self.session.experts is None and not self.session.personas:
+                # The generalist itself with retrieved demos: regions must be worth more than that. With one region a
+                # persona could only be used for all queries or for none.
                 yield Recipe(1, 0, 0, tokens, "all", projected, stacked=stacked, retrieved=retrieved)
             if retrieved:
                 yield Recipe(count, demos, 0, tokens, retrieved=retrieved)

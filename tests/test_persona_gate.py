@@ -128,6 +128,14 @@ def test_the_gate_opens_only_in_the_region_where_a_persona_helps(learned: tuple[
     assert len(mixture.report["personas"]["tried"]) >= 4
 
 
+def test_regions_differ_in_persona_also_where_nobody_says_how_many_there_are() -> None:
+    with FakeEndpoint(persona_helps_style_only) as endpoint:
+        mixture = learn(endpoint, experts=None)
+    told = {one.words: one.persona.kind for one in mixture.experts if one.persona and not one.fallback}
+    assert all((kind != "bare") == ("tender" in words) for words, kind in told.items())
+    assert any(kind != "bare" for kind in told.values())
+
+
 def test_queries_are_answered_as_somebody_only_where_that_was_proven(learned: tuple[Mixture, int]) -> None:
     mixture = learned[0]
     with FakeEndpoint(persona_helps_style_only) as endpoint:
