@@ -59,6 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--judged", type=int, help="training prompts that the model judges itself")
     options = parser.parse_args(arguments)
+    if options.seeds < 1:
+        parser.error("--seeds must be 1 or more")
     defaults = (3, 3, 12, 8) if options.small else (8, 4, 40, 96)
     topics, epochs, max_tokens, judged = (
         default if given is None else given
@@ -66,7 +68,6 @@ def main(arguments: list[str] | None = None) -> None:
             (options.topics, options.epochs, options.max_tokens, options.judged), defaults, strict=True
         )
     )
-    started = time.perf_counter()
     student = load(options.model)
     train, test = tasks("train", topics), tasks("test", topics)
     prompted = {arm: _texts(ask(student, options.out, "test", arm, topics, max_tokens)) for arm in ARMS}
@@ -75,19 +76,18 @@ def main(arguments: list[str] | None = None) -> None:
     labels = better(train, seen["persona"], seen["bare"])
     own = judge(student, options.out, train[:: max(1, len(train) // max(1, judged))][:judged], train, seen)
     rows = [_row(student, one, answer, label) for one, answer, label in zip(train, taught, labels, strict=True)]
-    runs = [
-        one_seed(student, options.out, seed, rows, test, prompted, epochs, max_tokens) for seed in range(options.seeds)
-    ]
-    results = {
-        "model": student.name,
-        "sizes": {"train": len(train), "test": len(test), "topics": topics, "epochs": epochs, "tokens": max_tokens},
-        "labels": {"on": float(np.mean(labels)), "own_judge": agreement(own, train, labels)},
-        "arms": table(test, prompted, runs),
-        "differences": differences(test, prompted, runs),
-        "seeds": [run["facts"] for run in runs],
-        "seconds": time.perf_counter() - started,
-    }
-    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    runs: list[dict[str, Any]] = []
+    for seed in range(options.seeds):
+        runs.append(one_seed(student, options.out, seed, rows, test, prompted, epochs, max_tokens))
+        results = {
+            "model": student.name,
+            "sizes": {"train": len(train), "test": len(test), "topics": topics, "epochs": epochs, "tokens": max_tokens},
+            "labels": {"on": float(np.mean(labels)), "own_judge": agreement(own, train, labels)},
+            "arms": table(test, prompted, runs),
+            "differences": differences(test, prompted, runs),
+            "seeds": [run["facts"] for run in runs],
+        }
+        (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))
 
 

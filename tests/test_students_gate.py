@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import small_mixture
 
 from mop.embeddings.encoders import SentenceTransformerEncoder
 from mop.errors import ArtifactError, DataError
 from mop.mixture import PROBES, EncoderRecord
 from mop.seeds import stream
-from mop.students.features import Regions, Rows
+from mop.students.features import Regions, Rows, regions_of
 from mop.students.gate import Gate, Linear
 from mop.students.gate_files import load_gate, regions_from, save_gate
 from mop.students.gate_training import train_gate
@@ -73,12 +74,34 @@ def test_noise_beats_no_table_and_the_table_is_kept() -> None:
     assert gate.decide(probabilities).tolist() == labels
 
 
+def test_the_table_is_that_of_the_regions_of_a_mixture() -> None:
+    mixture = small_mixture()
+    queries = [f"my {topic} is {word}" for topic in ("card", "parcel", "meeting") for word in ("lost", "late", "red")]
+    regions = regions_of(mixture)(queries)
+    assert regions.argmin(axis=1).tolist() == [route.expert for route in mixture.route(queries)]
+    labels = ["card" in query for query in queries]
+    noise = stream(0, "noise").normal(size=(len(queries), 4))
+    gate = train_gate({"first layer": noise, "regions": regions}, labels, [query.split()[-1] for query in queries])
+    assert gate.evidence["balanced_accuracy"]["table"] == 1.0
+    if gate.kind == "table":
+        assert gate.table is not None
+        assert (gate.table >= 0.5).tolist() == [True, False, False]
+
+
 def test_labels_that_agree_make_a_gate_that_never_opens_or_never_shuts() -> None:
     rows, labels, templates = drawn(1.0)
     for label in (True, False):
         gate = train_gate({"first layer": rows}, [label] * len(labels), templates)
         assert gate.kind == "constant"
         assert gate.decide(gate.probabilities({}, 3)).tolist() == [label] * 3
+
+
+def test_where_nothing_tells_the_base_model_answers_unless_the_persona_was_mostly_better() -> None:
+    rows, labels, templates = drawn(0.0)
+    assert sum(labels) * 2 == len(labels)
+    gate = train_gate({"first layer": rows}, labels, templates)
+    assert gate.kind == "constant"
+    assert not gate.decide(gate.probabilities({}, 1)).any()
 
 
 def test_one_template_cannot_test_a_gate() -> None:

@@ -67,7 +67,7 @@ def train_gate(inputs: Mapping[str, Rows], labels: Sequence[bool], templates: Se
         return np.asarray(shares[regions[test]], dtype=np.float64)
 
     rng = stream(seed, "gate")
-    decisions = {"learned": _held_out(learned, better, folds), "majority": np.full(len(better), share >= THRESHOLD)}
+    decisions = {"learned": _held_out(learned, better, folds), "majority": np.full(len(better), share > THRESHOLD)}
     # Without a mixture there is one region, whose table is the majority.
     decisions["table"] = _held_out(table, better, folds) if "regions" in inputs else decisions["majority"]
     decisions["random"] = rng.random(len(better)) < share
@@ -77,7 +77,7 @@ def train_gate(inputs: Mapping[str, Rows], labels: Sequence[bool], templates: Se
     accuracy = {name: float((one == better).mean()) for name, one in decisions.items()}
     accuracy["permuted labels"] = float(np.mean([(one == better).mean() for one in shuffled]))
     gain = paired_difference(_worth(decisions["learned"], better), _worth(decisions["table"], better))
-    chosen = balanced["learned"] > balanced["table"]
+    chosen = gain.low > 0  # luck alone would beat it every other time
     evidence: dict[str, Any] = {
         "rows": len(better),
         "share": share,
@@ -93,7 +93,8 @@ def train_gate(inputs: Mapping[str, Rows], labels: Sequence[bool], templates: Se
         return Gate("learned", names, linear=_fitted(rows, better, groups), evidence=evidence)
     if "regions" in inputs:
         return Gate("table", table=_table(regions, better, inputs["regions"].shape[1]), evidence=evidence)
-    return Gate("constant", constant=share, evidence=evidence)
+    # Where nothing tells, the base model answers unless the persona was better more often than not.
+    return Gate("constant", constant=float(share > THRESHOLD), evidence=evidence)
 
 
 def _check(inputs: Mapping[str, Rows], labels: Labels, groups: Groups) -> None:

@@ -151,8 +151,7 @@ def make_prism(
         ModelError: The model can't answer, or its verdicts can't be read.
         SettingsError: The folder holds another run.
     """
-    intents = sum(len(one.intents) for one in personas)
-    if intents < 2:
+    if len({intent for one in personas for intent in one.intents}) < 2:
         raise DataError(
             "A gate is tested on intents that it hasn't seen; give personas with two intents or more in all."
         )
@@ -176,7 +175,7 @@ def fit_gate(folder: Path, verdicts: Sequence[Row], features: Sequence[Features]
     """Return the gate for these verdicts, tested on held-out intents; its rows are written to ``gate.jsonl``."""
     queries = [row["query"] for row in verdicts]
     labels = [bool(row["persona_won"]) for row in verdicts]
-    templates = [f"{row['persona']}: {row['intent']}" for row in verdicts]
+    templates = [row["intent"] for row in verdicts]
     inputs = compute(features, [one.name for one in features], queries)
     gate = train_gate(inputs, labels, templates, seed=seed)
     probabilities = gate.probabilities(inputs, len(queries)).tolist()
