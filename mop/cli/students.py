@@ -184,7 +184,7 @@ def annotate(
             run="students annotate",
             replay=run.replay,
         )
-        total = len(rows) if known is None else known.kept
+        total = len(rows) if known is None else min(len(rows), known.kept)
         with CallProgress("annotating", total, output) as progress:
             if known is not None:
                 work = annotate_by_region(rows, client, known, seed=seed, told=progress.reply)
