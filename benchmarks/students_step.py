@@ -138,7 +138,8 @@ def main() -> None:
     # The least of the rounds is the one that the rest of the machine disturbed least.
     least = {kind: {key: min(one[key] for one in runs) for key in runs[0]} for kind, runs in found.items()}
     ratio = {key: least["mop"][key] / least["peft"][key] for key in least["mop"]}
-    document = {"options": {key: str(one) for key, one in vars(options).items()}, **found, "ratio": ratio}
+    given = {key: getattr(options, key) for key in ("model", "steps", "rows", "words", "rounds")}
+    document = {"options": given, **found, "ratio": ratio}
     print(json.dumps({"least": least, "ratio": ratio}, indent=1))
     if options.out:
         options.out.write_text(json.dumps(document, indent=1) + "\n")

@@ -184,7 +184,7 @@ def annotate(
             run="students annotate",
             replay=run.replay,
         )
-        total = len(rows) if known is None else known.kept
+        total = len(rows) if known is None else min(len(rows), known.kept)
         with CallProgress("annotating", total, output) as progress:
             if known is not None:
                 work = annotate_by_region(rows, client, known, seed=seed, told=progress.reply)
@@ -205,10 +205,13 @@ def annotate(
 def _watched(prepared: Prepared, out: Path, output: Output) -> Trained:
     from mop.cli.progress import Progress, State
     from mop.cli.running import Interrupted
+    from mop.students import checkpoints
     from mop.students.trainer import Step
 
     steps = len(prepared.batches)
     latest: list[Step] = []
+    if (known := checkpoints.peek(out)) is not None:
+        output.note(f"{out} has {plural(known.steps, 'step')} done already; going on from there")
 
     def look() -> State:
         if not latest:
