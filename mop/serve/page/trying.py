@@ -16,7 +16,8 @@ from mop.embeddings.encoders import Vectors
 from mop.embeddings.projection import project
 from mop.embeddings.regions import Regions
 from mop.prompts import Demo, Prompt
-from mop.serve.page.view import View, words_of
+from mop.serve.page.view import View
+from mop.views.view import words_of
 from mop.serve.parsing import parse_chat
 from mop.serve.prompting import chat_body
 from mop.serve.registry import Served
