@@ -38,6 +38,11 @@ class Cost:
     usd_uncached: float | None = None
     seconds: float | None = None
 
+    @property
+    def cached(self) -> int:
+        """Prompt tokens per query that a cache served, rounded."""
+        return round(self.tokens - self.fresh)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

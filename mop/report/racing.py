@@ -135,8 +135,8 @@ def measured_scores(measured: Measured | None, count: int) -> Heat | None:
     return Heat(tuple(range(count)), tuple(rows))
 
 
-def ranks(mixture: Mixture) -> Ranks | None:
-    """Return how far the best instruction overall is the best in each region; None where the file can't tell.
+def ranks(mixture: Mixture) -> Ranks | str:
+    """Return how far the best instruction overall is the best in each region, or why that can't be told.
 
     Spearman's correlation, for each region, of its scores and the means over all regions, over the candidates that
     were tried in all of them. Regions where all candidates score the same have none.
@@ -145,14 +145,18 @@ def ranks(mixture: Mixture) -> Ranks | None:
     known = {region for row in rows for region, score in enumerate(row) if score is not None}
     whole = [row for row in rows if known and all(row[region] is not None for region in known)]
     if len(whole) < _FEWEST_RANKED or len(known) < 2:
-        return None
+        return (
+            "A rank correlation of region and global scores needs three instructions that were tried in every region; "
+            f"the file has {len(whole)}."
+        )
     scores = np.array([[row[region] for region in sorted(known)] for row in whole], dtype=np.float64)
     overall = scores.mean(axis=1)
+    alike = "All instructions that were tried everywhere score the same, so there is no order to compare by region."
     if np.ptp(overall) == 0:
-        return None
+        return alike
     found = [float(stats.spearmanr(column, overall).statistic) for column in scores.T if np.ptp(column) > 0]
     if not found:
-        return None
+        return alike
     return Ranks(float(np.mean(found)), min(found), max(found), len(found), len(whole))
 
 

@@ -26,10 +26,11 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The answer in a few words, in a sentence, what to doubt, and the differences as a picture."""
+    """The answer in a few words, in a sentence, where it comes from, what to doubt, and the differences as a picture."""
 
     short: str
     sentence: str
+    why: str
     doubts: tuple[str, ...]
     bars: tuple[Bar, ...]
     reach: float
@@ -42,7 +43,7 @@ def finding(mixture: Mixture, measured: Measured | None) -> Finding:
     other = None if measured is None else measured.find(ONE_PROMPT)
     if measured is None or difference is None or ours is None or other is None:
         found = MixtureView(mixture).verdict
-        return Finding(found.short, found.sentence, (found.doubt,) if found.doubt else (), (), 1.0)
+        return Finding(found.short, found.sentence, _lead(mixture), (found.doubt,) if found.doubt else (), (), 1.0)
     split = measured.plan.split
     sentence = (
         f"On {plural(len(ours.scores), NAMES.get(split, 'example'))} the mixture scores {ours.accuracy:.2f} and the best "
@@ -50,7 +51,7 @@ def finding(mixture: Mixture, measured: Measured | None) -> Finding:
         f"(95 % interval {signed(difference.low)} to {signed(difference.high)})."
     )
     doubts = [*_doubts(split), *_opponents(measured), *measured.plan.missing]
-    return Finding(_short(difference, len(mixture)), sentence, tuple(doubts), *_bars(measured))
+    return Finding(_short(difference, len(mixture)), sentence, _why(measured), tuple(doubts), *_bars(measured))
 
 
 def _short(difference: PairedDifference, experts: int) -> str:
@@ -61,6 +62,28 @@ def _short(difference: PairedDifference, experts: int) -> str:
     if difference.high < 0:
         return "It hurt"
     return "No gain shown"
+
+
+def _why(measured: Measured) -> str:
+    """Return how much of the difference is the demo nearest to each query, and how much the experts."""
+    nearest, single, experts = measured.find(WITH_NEAREST), measured.find(ONE_PROMPT), measured.difference(WITH_NEAREST)
+    if nearest is None or single is None or experts is None:
+        return ""
+    return (
+        f"Where it comes from: showing the one prompt the demo nearest to each query gives "
+        f"{signed(nearest.accuracy - single.accuracy)}, the experts beside it {signed(experts.mean)} "
+        f"({signed(experts.low)} to {signed(experts.high)})."
+    )
+
+
+def _lead(mixture: Mixture) -> str:
+    """Return in how many regions the expert did better on validation."""
+    pairs = [(one.score, one.generalist_score) for one in mixture.experts if not one.fallback]
+    known = [(ours, single) for ours, single in pairs if ours is not None and single is not None]
+    if len(mixture) == 1 or not known:
+        return ""
+    better = sum(ours > single for ours, single in known)
+    return f"Where it comes from: the expert was ahead of the one prompt in {better} of {plural(len(known), 'region')}."
 
 
 def _doubts(split: str) -> list[str]:

@@ -9,7 +9,7 @@ if (map) {
   const said = document.getElementById("said");
   const count = document.getElementById("count");
   const dots = [...map.querySelectorAll(".dot")];
-  const marks = [...map.querySelectorAll(".mark")];
+  const rings = [...map.querySelectorAll(".ring")];
   const hint = said.textContent;
   let held = null;
 
@@ -32,7 +32,7 @@ if (map) {
       dot.toggleAttribute("hidden", !here);
       shown += here;
     }
-    for (const mark of marks) mark.classList.toggle("chosen", choice.value !== "" && mark.dataset.region === choice.value);
+    for (const ring of rings) ring.classList.toggle("chosen", choice.value !== "" && ring.dataset.region === choice.value);
     for (const box of boxes) box.closest("label").classList.toggle("off", !box.checked);
     count.textContent = `${shown} of ${dots.length} shown`;
     if (held?.hasAttribute("hidden")) hold(null);
