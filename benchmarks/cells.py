@@ -23,6 +23,7 @@ from mop.lm.ledger import Ledger
 from mop.metrics import get_metric
 from mop.mixture import Mixture
 from mop.optimization import Run, aoptimize, data_hash
+from mop.scoring import MetricScorer
 from mop.search.ablations import Ablations
 from mop.settings import Settings, make_settings
 from mop.sync import run
@@ -33,7 +34,7 @@ PACKAGES = ("mop", "numpy", "scikit-learn", "faiss-cpu", "sentence-transformers"
 SCHEMA = 2
 #: Part of every cell's key; to be raised when a change of a method or of a default would give finished cells another
 #: result. (A setting at its default is no part of the key, so that a new setting leaves finished cells finished.)
-ERA = 2
+ERA = 3
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,8 @@ async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
     learned = time.perf_counter()
     client = connect(settings.model, ledger=ledger, base_url=place.base_url, concurrency=place.concurrency)
     try:
-        router = Routing(
-            mixture, splits, client, cell.seed, get_metric(settings.metric, allow_code=settings.allow_code)
-        )
+        metric = get_metric(settings.metric, allow_code=settings.allow_code)
+        router = Routing(mixture, splits, client, cell.seed, MetricScorer(metric))
         system = await router.score(splits.test, routing)
         tested = time.perf_counter()
         bounds = await router.bounds(splits.test, cell.bounds)

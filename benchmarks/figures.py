@@ -28,10 +28,10 @@ from mop.embeddings.regions import Regions
 from mop.errors import DataError
 from mop.examples import Splits
 from mop.lm.client import ModelClient
-from mop.metrics import Metric
 from mop.mixture import Mixture
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
+from mop.scoring import Scorer
 from mop.search.trials import Trials
 from mop.seeds import stream
 from mop.stats import proportion_interval
@@ -45,12 +45,12 @@ ANSWERS = " Answer with one of: "
 
 @dataclass(frozen=True)
 class Asked:
-    """A mixture with everything that the experiments ask: the examples that it was learned from, a model, a metric."""
+    """A mixture with everything that the experiments ask: the examples that it was learned from, a model, a scorer."""
 
     mixture: Mixture
     splits: Splits
     client: ModelClient
-    metric: Metric
+    scorer: Scorer
 
     @property
     def seed(self) -> int:
@@ -133,7 +133,7 @@ def _name(asked: Asked, region: int) -> str:
 async def by_expert(asked: Asked) -> list[dict[str, Any]]:
     """Return share, accuracy and hit ratio of each expert on the test examples that come to it."""
     examples = asked.splits.test
-    router = Routing(asked.mixture, asked.splits, asked.client, asked.seed, asked.metric)
+    router = Routing(asked.mixture, asked.splits, asked.client, asked.seed, asked.scorer)
     matrix = await router.outcomes(examples)
     routed = Regions(asked.mixture.centroids).assign(asked.vectors([example.input for example in examples]))
     rows = []
@@ -215,7 +215,7 @@ async def rank_correlation(asked: Asked, validation: int) -> dict[str, Any]:
     routed = Regions(asked.mixture.centroids).assign(vectors)
     retrieval = _without(asked.mixture.retrieval, {example.input for example in asked.splits.validation})
     retrieved = [()] * len(examples) if retrieval is None else retrieval.nearest(vectors)
-    trials = Trials(asked.client, asked.mixture.decoding, asked.metric)
+    trials = Trials(asked.client, asked.mixture.decoding, asked.scorer)
     rows = []
     for region, expert in enumerate(asked.mixture.experts):
         here = routed == region

@@ -15,6 +15,7 @@ from mop.embeddings.encoders import CachedEncoder
 from mop.errors import SettingsError
 from mop.metrics import get_metric
 from mop.optimization import data_hash
+from mop.scoring import MetricScorer
 from mop.sync import run
 
 
@@ -49,13 +50,13 @@ def figures_of(
             file=sys.stderr,
         )
     folder.mkdir(parents=True, exist_ok=True)
-    metric = get_metric(loaded.metric, allow_code=allow_code)
+    scorer = MetricScorer(get_metric(loaded.metric, allow_code=allow_code))
     book = open_ledger(ledger)
 
     async def ask() -> list[Path]:
         client = await asyncio.to_thread(connect, mixture.model, ledger=book, base_url=base_url)
         try:
-            return await draw_figures(Asked(mixture, splits, client, metric), folder, validation=validation, kind=kind)
+            return await draw_figures(Asked(mixture, splits, client, scorer), folder, validation=validation, kind=kind)
         finally:
             await client.aclose()
 

@@ -21,12 +21,12 @@ from mop.embeddings.routers import NONE, NearestCentroid, NearestDemo, RandomReg
 from mop.evaluation import SystemScore, score_prompts
 from mop.examples import Example, Splits
 from mop.lm.client import ModelClient
-from mop.metrics import Metric
 from mop.mixture import Mixture
 from mop.prompts import Demo, Prompt
+from mop.scoring import Scorer
 from mop.search.trials import Trials
 
-#: The first is what every mixture does.
+#: The first is what every mixture does, with its limits (`mop.limits`); the others know of none.
 ROUTINGS = ("nearest-centroid", "nearest-demo", "soft-top-2", "random", "oracle")
 #: Test examples for which every expert is asked, unless told otherwise.
 BOUNDS = 10
@@ -42,15 +42,15 @@ class Routing:
         splits: What it was learned from; the learning inputs say how near to a border a query must lie.
         client: Answers.
         seed: Of the random router.
-        metric: Scores the answers.
+        scorer: Scores the answers.
     """
 
-    def __init__(self, mixture: Mixture, splits: Splits, client: ModelClient, seed: int, metric: Metric) -> None:
+    def __init__(self, mixture: Mixture, splits: Splits, client: ModelClient, seed: int, scorer: Scorer) -> None:
         self.mixture = mixture
         self._splits = splits
         self._client = client
         self._seed = seed
-        self._metric = metric
+        self._scorer = scorer
 
     @property
     def routes(self) -> bool:
@@ -59,6 +59,9 @@ class Routing:
 
     async def score(self, examples: Sequence[Example], routing: str = ROUTINGS[0]) -> SystemScore:
         """Return the scores under a routing: one call for each example, but for the oracle one for each expert too."""
+        if routing == ROUTINGS[0]:
+            prompts = await self._own_prompts(examples)
+            return await score_prompts(routing, self.mixture, examples, prompts, self._client, self._scorer)
         vectors, retrieved = await self._encoded(examples)
         if routing == "oracle":
             matrix, _ = await self._matrix(examples, retrieved)
@@ -66,27 +69,29 @@ class Routing:
             prompts = [self._prompt(int(e), shown) for e, shown in zip(matrix.argmax(axis=1), retrieved, strict=True)]
         else:
             prompts = self._prompts(vectors, retrieved, routing)
-        return await score_prompts(routing, self.mixture, examples, prompts, self._client, self._metric)
+        return await score_prompts(routing, self.mixture, examples, prompts, self._client, self._scorer)
 
     async def bounds(self, examples: Sequence[Example], count: int) -> dict[str, Any] | None:
         """Return what routing can give: the random router on all ``examples``, the oracle on the first ``count``.
 
-        None if there is nothing to route, or if ``count`` is 0. ``calls`` counts the questions of both.
+        None if there is nothing to route, or if ``count`` is 0. ``routed`` is the mixture itself on the same few.
+        ``calls`` counts the questions of both bounds.
         """
         if not (self.routes and count):
             return None
         vectors, retrieved = await self._encoded(examples)
         prompts = self._prompts(vectors, retrieved, "random")
-        by_chance = await score_prompts("random", self.mixture, examples, prompts, self._client, self._metric)
+        by_chance = await score_prompts("random", self.mixture, examples, prompts, self._client, self._scorer)
         few = examples[:count]
         matrix, calls = await self._matrix(few, retrieved[:count])
-        routed = NearestCentroid(self.mixture.centroids).choose(vectors[:count]).expert
+        own = await self._own_prompts(few)
+        routed = await score_prompts("routed", self.mixture, few, own, self._client, self._scorer)
         return {
             "random": by_chance.accuracy,
             "random_examples": len(examples),
             "examples": len(few),
             "experts": matrix.shape[1],
-            "routed": float(matrix[np.arange(len(few)), routed].mean()),
+            "routed": routed.accuracy,
             "any_expert": float(matrix.mean()),
             "oracle": float(matrix.max(axis=1).mean()),
             "calls": by_chance.calls + calls,
@@ -100,6 +105,11 @@ class Routing:
 
     # -- parts
 
+    async def _own_prompts(self, examples: Sequence[Example]) -> list[Prompt]:
+        """Return the prompts with which the mixture answers, far queries and borders included."""
+        routes = await asyncio.to_thread(self.mixture.route, [example.input for example in examples])
+        return [self.mixture.prompt_of(route) for route in routes]
+
     async def _encoded(self, examples: Sequence[Example]) -> tuple[Vectors, list[tuple[Demo, ...]]]:
         mixture = self.mixture
         raw = await asyncio.to_thread(mixture.encoder.encode, [example.input for example in examples])
@@ -110,7 +120,7 @@ class Routing:
     async def _matrix(
         self, examples: Sequence[Example], retrieved: Sequence[tuple[Demo, ...]]
     ) -> tuple[NDArray[np.float64], int]:
-        trials = Trials(self._client, self.mixture.decoding, self._metric)
+        trials = Trials(self._client, self.mixture.decoding, self._scorer)
         count = len(self.mixture.experts)
         asked = [
             (self._prompt(expert, shown), example)

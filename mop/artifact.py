@@ -13,30 +13,22 @@ import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mop.arrays import MANY_DEMOS, MOST_HEADER_BYTES, Wanted, check_arrays, check_header, read_arrays
 from mop.errors import ArtifactError
 from mop.manifest import manifest_text, mixture_of, read_manifest
-from mop.mixture import PROBES, Mixture
+from mop.mixture import Mixture
 from mop.remote import Remote, is_url, place_of
-
-if TYPE_CHECKING:
-    from mop.embeddings.encoders import Vectors
 
 MANIFEST = "mixture.json"
 VECTORS = "vectors.safetensors"
 #: A file that unpacks to more than this isn't a mixture: a million demos to retrieve, of 384 dimensions, take 770 MB.
 MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
-#: More demos than this are kept with half the precision, which finds the same nearest ones (benchmarks/LOG.md, "Large
-#: pools"); their index is approximate as well.
-MANY_DEMOS = 20_000
 #: What the disk says when nothing more goes onto it.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_MOST_WORDS = 200
 #: JSON takes some twenty times its size in memory; a million demos of 70 characters take 110 MB.
 MAX_MANIFEST_BYTES = 128 * 1024 * 1024
 
@@ -65,7 +57,7 @@ def to_bytes(mixture: Mixture) -> bytes:
     if retrieved > MANY_DEMOS:
         arrays["retrieved"] = arrays["retrieved"].astype(np.float16)
     mapped = None if mixture.region_map is None else mixture.region_map.regions.tolist()
-    _check_arrays(arrays, len(mixture.experts), retrieved, mapped, "The mixture cannot be saved")
+    check_arrays(arrays, Wanted(len(mixture.experts), retrieved, mapped), "The mixture cannot be saved")
     vectors = save_tensors(arrays)
     text = manifest_text(mixture, hashlib.sha256(vectors).hexdigest())
     if len(text) > MAX_MANIFEST_BYTES or len(text) + len(vectors) > MAX_UNPACKED_BYTES:
@@ -141,16 +133,20 @@ def read_file(source: Path) -> bytes:
 
 def from_bytes(content: bytes, name: str = "the mixture") -> Mixture:
     """Read a mixture from the content of its file; ``name`` is used in error messages."""
-    manifest_bytes, vector_bytes = _members(content, name)
-    manifest = read_manifest(manifest_bytes, name)
-    if hashlib.sha256(vector_bytes).hexdigest() != manifest.vectors_sha256:
-        raise ArtifactError(f"{name}: the vectors don't belong to this mixture (hash differs). Copy the file again.")
+    manifest = read_manifest(_member(content, MANIFEST, name), name)
     retrieved = 0 if manifest.retrieval is None else len(manifest.retrieval.demos)
     mapped = None if manifest.region_map is None else manifest.region_map.regions
-    return mixture_of(manifest, _arrays(vector_bytes, len(manifest.experts), retrieved, mapped, name))
+    wanted = Wanted(len(manifest.experts), retrieved, mapped)
+    # What the vectors' first bytes say of the others must fit before these are unpacked: zeros take next to no room.
+    check_header(_member(content, VECTORS, name, MOST_HEADER_BYTES), wanted, name)
+    vector_bytes = _member(content, VECTORS, name)
+    if hashlib.sha256(vector_bytes).hexdigest() != manifest.vectors_sha256:
+        raise ArtifactError(f"{name}: the vectors don't belong to this mixture (hash differs). Copy the file again.")
+    return mixture_of(manifest, read_arrays(vector_bytes, wanted, name))
 
 
-def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
+def _member(content: bytes, wanted: str, name: str, most: int | None = None) -> bytes:
+    """Return what one member holds, or its first bytes; raises ArtifactError unless the zip is as mop makes it."""
     import io
 
     try:
@@ -168,7 +164,11 @@ def _members(content: bytes, name: str) -> tuple[bytes, bytes]:
             if manifest.file_size + vectors.file_size > MAX_UNPACKED_BYTES:
                 raise ArtifactError(f"{name} would unpack to more than {MAX_UNPACKED_BYTES} bytes; it isn't a mixture.")
             _check_places(archive, manifest, vectors, name)
-            return _unpacked(archive, manifest), _unpacked(archive, vectors)
+            member = archive.getinfo(wanted)
+            # A size is given to read(): without one, zipfile unpacks up to 2 GiB before it cuts to what the header
+            # claims.
+            with archive.open(member) as file:
+                return file.read(member.file_size + 1 if most is None else most)
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -193,65 +193,3 @@ def _check_places(archive: zipfile.ZipFile, one: zipfile.ZipInfo, other: zipfile
             raise ArtifactError(
                 f"{name} is damaged: {member.filename} claims bytes that aren't its own. Copy it again."
             )
-
-
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    # A size is given to read(): without one, zipfile unpacks up to 2 GiB before it cuts to what the header claims.
-    with archive.open(member) as file:
-        return file.read(member.file_size + 1)
-
-
-def _arrays(content: bytes, experts: int, retrieved: int, mapped: list[int] | None, name: str) -> dict[str, Vectors]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as load_tensors
-
-    try:
-        arrays = load_tensors(content)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{name}: {VECTORS} is damaged ({error}).") from error
-    _check_arrays(arrays, experts, retrieved, mapped, name)
-    return {key: np.asarray(array, np.float32) for key, array in arrays.items()}
-
-
-def _check_arrays(
-    arrays: Mapping[str, np.ndarray[Any, Any]], experts: int, retrieved: int, mapped: list[int] | None, name: str
-) -> None:
-    """Raise ArtifactError unless the arrays fit; ``mapped`` are the regions of the map's sample, if there is a map."""
-    expected = {"centroids", "probes", *(["retrieved"] if retrieved else [])}
-    if mapped is not None:
-        expected |= {"map_places", "map_spread", *(["map_sample"] if mapped else [])}
-    if not expected <= set(arrays) <= {*expected, "projection", "encoder"}:
-        found = ", ".join(sorted(arrays))[:_MOST_WORDS]  # there may be any number of them
-        raise ArtifactError(f"{name}: {VECTORS} holds {found or 'nothing'}; expected {', '.join(sorted(expected))}.")
-    precise = {**arrays, **({"retrieved": arrays["centroids"]} if retrieved > MANY_DEMOS else {})}
-    matrices = all(array.ndim == 2 and array.size for array in arrays.values())
-    matrices = matrices and all(array.dtype == np.float32 for array in precise.values())
-    matrices = matrices and arrays.get("retrieved", arrays["centroids"]).dtype in (np.float16, np.float32)
-    if not matrices or not _fit(arrays, experts, retrieved) or not _map_fits(arrays, experts, mapped):
-        shapes = {key: (array.shape, str(array.dtype)) for key, array in arrays.items()}
-        raise ArtifactError(f"{name}: the vectors' shapes {shapes} don't fit its {experts} experts.")
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ArtifactError(f"{name}: the vectors hold values that aren't finite numbers.")
-    if mapped and not 0 <= min(mapped) <= max(mapped) < experts:
-        raise ArtifactError(f"{name}: its map names regions that it doesn't have; there are {experts}.")
-
-
-def _fit(arrays: Mapping[str, Vectors], experts: int, retrieved: int) -> bool:
-    probes, projection = arrays["probes"], arrays.get("projection")
-    dimension = probes.shape[1]
-    routed = dimension if projection is None else projection.shape[1]
-    return (
-        arrays["centroids"].shape == (experts, routed)
-        and (not retrieved or arrays["retrieved"].shape == (retrieved, routed))
-        and len(probes) == len(PROBES)
-        and (projection is None or len(projection) == dimension + 1)
-        and ("encoder" not in arrays or arrays["encoder"].shape == (1, dimension))
-    )
-
-
-def _map_fits(arrays: Mapping[str, Vectors], experts: int, mapped: list[int] | None) -> bool:
-    return mapped is None or (
-        arrays["map_places"].shape == (experts, 2)
-        and arrays["map_spread"].shape == (arrays["centroids"].shape[1], 2)
-        and (not mapped or arrays["map_sample"].shape == (len(mapped), 2))
-    )

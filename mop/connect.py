@@ -6,12 +6,15 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mop.errors import NotRecorded, SettingsError
 from mop.lm.caps import Caps
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
+
+if TYPE_CHECKING:
+    from mop.settings import Settings
 
 #: Calls in flight to a remote endpoint unless told otherwise.
 DEFAULT_CONCURRENCY = 8
@@ -95,6 +98,16 @@ def connect(
         run=run,
         replay=replay,
     )
+
+
+def address_for(model: str, url: str | None, settings: Settings) -> str | None:
+    """Return where a model of a role is asked: at ``url`` if it has one, else where the run's own model is.
+
+    A model of this machine isn't looked for at the address of another.
+    """
+    if url is None and is_local(model) and model != settings.model:
+        return None
+    return url or settings.base_url
 
 
 def require_endpoint(model: str, base_url: str | None, provenance: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ ENDPOINT = "endpoint:"
 TFIDF = "tfidf"
 #: Hosts that are this machine.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_ENDPOINT_NAME = re.compile(r"endpoint:(?P<model>.+?)(?:@(?P<url>https?://.+))?", re.DOTALL)
+_ENDPOINT_NAME = re.compile(r"endpoint:(?!@https?://)(?P<model>.+?)(?:@(?P<url>https?://.+))?", re.DOTALL)
 
 
 def resolve_encoder(name: str, *, ledger: Ledger | None = None, replay: bool = False) -> Encoder:

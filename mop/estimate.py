@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from mop.prompts import TOKENS_PER_MESSAGE, Demo, estimate_tokens
+from mop.scoring import calls_per_score
 from mop.search.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
@@ -23,13 +24,16 @@ SINGLES = 0.45
 INSTRUCTION = 40
 #: Part of the calls of the published mixture that is made without demos.
 WITHOUT_DEMOS = 1 / 3
+#: Estimated tokens of a judge's question without the texts that it shows and without its criteria, and of its reply.
+JUDGE_FRAME, JUDGE_REPLY = 120, 2
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What a run is expected to take in calls (never more than its budget), tokens and money.
 
-    ``usd`` assumes no prompt caching and is None where the model's price isn't known.
+    ``usd`` assumes no prompt caching and is None where the price of a model isn't known. ``judge_calls`` are those of
+    ``calls`` that score answers.
     """
 
     plan: Plan
@@ -37,6 +41,7 @@ class Estimate:
     prompt_tokens: int
     completion_tokens: int
     usd: float | None
+    judge_calls: int = 0
 
 
 def call_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
@@ -106,65 +111,85 @@ class _Sizes:
         return self.plain + shown + self.demos(count) + retrieved * self._demo
 
 
-def affordable_calls(settings: Settings, splits: Splits) -> int:
-    """Return how many calls the caps allow: the budget, or what tokens and money come to at the estimated size.
+def judge_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
+    """Return the (prompt, completion) tokens of all the calls that one score takes; zeros where no judge scores."""
+    calls = calls_per_score(settings.metric)
+    if not calls:
+        return 0, 0
+    from mop.judge.criteria import get_criteria
+
+    given = fmean(estimate_tokens(one.input) for one in splits.train)
+    answer = fmean(estimate_tokens(one.output) for one in splits.train)
+    # A grade shows a right answer and the one to grade, a comparison shows two answers.
+    shown = estimate_tokens(get_criteria(settings.criteria).text) + given + 2 * answer
+    return round(calls * (JUDGE_FRAME + shown)), calls * JUDGE_REPLY
+
+
+def affordable_trials(settings: Settings, splits: Splits) -> int:
+    """Return how many calls of the plan the caps allow, each with those that its score takes: the budget, or what
+    tokens and money come to at the estimated size.
 
     The search corrects the size as it goes (`mop.search.allowance`).
     """
-    prompt, completion = call_tokens(settings, splits)
-    caps = [settings.budget] if settings.budget is not None else []
+    trial, score = call_tokens(settings, splits), judge_tokens(settings, splits)
+    caps = [settings.budget // (1 + calls_per_score(settings.metric))] if settings.budget is not None else []
     if settings.tokens is not None:
-        caps.append(int(settings.tokens / (prompt + completion)))
+        caps.append(int(settings.tokens / (sum(trial) + sum(score))))
     if settings.usd is not None:
-        from mop.lm.prices import Prices
-        from mop.lm.request import Usage
-
-        cost = Prices().cost(Usage(prompt, 0, completion), settings.model)
+        cost = _cost(settings, trial) + _cost(settings, score, judging=True)
         if cost:
             caps.append(int(settings.usd / cost))
     return min(caps) if caps else 600
 
 
-def estimate(settings: Settings, splits: Splits) -> Estimate:
-    """Return what `mop.optimize` would take with these settings and examples."""
+def _cost(settings: Settings, tokens: tuple[int, int], *, judging: bool = False) -> float:
+    """Return what (prompt, completion) tokens cost in USD; raises UnknownPrice."""
     from mop.lm.prices import Prices
     from mop.lm.request import Usage
+
+    if not any(tokens):
+        return 0.0
+    model = (settings.judge or settings.model) if judging else settings.model
+    return Prices().cost(Usage(tokens[0], 0, tokens[1]), model)
+
+
+def estimate(settings: Settings, splits: Splits) -> Estimate:
+    """Return what `mop.optimize` would take with these settings and examples."""
+    from mop.errors import UnknownPrice
     from mop.optimization import make_plan
 
     plan = make_plan(settings, splits)
-    prompt, completion = call_tokens(settings, splits)
-    calls = _calls(settings, plan, len(splits.validation))
-    usage = Usage(calls * prompt, 0, calls * completion)
-    prices = Prices()
-    known = prices.find(settings.model) is not None
-    return Estimate(
-        plan,
-        calls,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        prices.cost(usage, settings.model) if known else None,
-    )
+    trial, score = call_tokens(settings, splits), judge_tokens(settings, splits)
+    asked, trials = _calls(settings, plan, len(splits.validation))
+    own = (asked + trials) * trial[0], (asked + trials) * trial[1]
+    judge = trials * score[0], trials * score[1]
+    try:
+        usd = _cost(settings, own) + _cost(settings, judge, judging=True)
+    except UnknownPrice:
+        usd = None
+    judge_calls = trials * calls_per_score(settings.metric)
+    return Estimate(plan, asked + trials + judge_calls, own[0] + judge[0], own[1] + judge[1], usd, judge_calls)
 
 
-def _calls(settings: Settings, plan: Plan, validation: int) -> int:
-    """Return the calls that the method is expected to find use for."""
+def _calls(settings: Settings, plan: Plan, validation: int) -> tuple[int, int]:
+    """Return the calls that the method is expected to find use for: those for instructions, and those for answers."""
     from mop.search.baselines.parts import proposals_for
     from mop.search.race import schedule
 
     if settings.method in (DEFAULT_METHOD, "mop-fixed"):
-        return plan.reachable
+        return plan.proposals, plan.reachable - plan.proposals
     if settings.method == "knn":
-        return 0
+        return 0, 0
     if settings.method == "random-demos":
         from mop.search.baselines.random_demos import draws_for
 
-        return schedule(draws_for(plan.calls), validation, plan.calls)[0]
+        return 0, schedule(draws_for(plan.calls), validation, plan.calls)[0]
     asked = proposals_for(plan.calls, settings.proposals)
     if settings.method.startswith("mop-paper"):
         from mop.search.baselines.mop_paper import EXAMPLES, KEPT
         from mop.search.baselines.paper_regions import MOST_EXPERTS
 
         joint = (KEPT + 1) * max(validation, EXAMPLES * (settings.experts or MOST_EXPERTS))
-        return min(plan.calls, asked + asked * min(EXAMPLES, validation) + joint)
+        return asked, min(plan.calls - asked, asked * min(EXAMPLES, validation) + joint)
     arms = asked + (settings.instruction is not None)
-    return asked + schedule(max(1, arms), validation, plan.calls - asked)[0]
+    return asked, schedule(max(1, arms), validation, plan.calls - asked)[0]

@@ -182,16 +182,19 @@ class Mixture:
         from mop.embeddings.projection import project
 
         projected = project(vectors, self.projection)
-        nearest = self._nearest(projected)
+        closest_centroid = self._index.nearest(projected)
+        nearest = self._chosen(projected, closest_centroid)
         retrieved: list[tuple[Demo, ...]]
         if self.retrieval is None:
-            closest, retrieved = nearest.distance, [()] * len(vectors)
+            closest, retrieved = closest_centroid.distance, [()] * len(vectors)
         else:
             closest, retrieved = self.retrieval.search(projected)
         limits = self.limits
         far = None
         if limits is not None:
-            far = limits.far(nearest.expert, closest if limits.measure == "demo" else nearest.distance)
+            # By the nearest centroid, whatever the kernel chooses: that is how thresholds were calibrated.
+            distance = closest if limits.measure == "demo" else closest_centroid.distance
+            far = limits.far(closest_centroid.expert, distance)
             if limits.margin is not None and self._by_region is not None:
                 for row in np.flatnonzero(nearest.margin <= limits.margin):
                     retrieved[row] = self._by_region.beside(retrieved[row], projected[row], int(nearest.second[row]))
@@ -205,9 +208,8 @@ class Mixture:
             routes.append(Route(expert, distance, margin, reason is not None, shown, reason))
         return routes
 
-    def _nearest(self, projected: Vectors) -> Nearest:
-        """Return the centroids that a query's vectors are nearest to, or those that the kernel weighs most."""
-        nearest = self._index.nearest(projected)
+    def _chosen(self, projected: Vectors, nearest: Nearest) -> Nearest:
+        """Return ``nearest``, the centroids nearest to ``projected``, or those that the kernel weighs most."""
         if self.limits is None or self.limits.width is None:
             return nearest
         from mop.embeddings.index import Nearest

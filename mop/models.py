@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mop.connect import connect
+from mop.connect import address_for, connect
 
 if TYPE_CHECKING:
     from mop.lm.caps import Caps
@@ -30,7 +30,7 @@ class Models:
         made: dict[tuple[str, str | None], ModelClient] = {}
 
         def client(model: str | None, url: str | None) -> ModelClient:
-            place = (model or settings.model, url or settings.base_url)
+            place = (model or settings.model, address_for(model or settings.model, url, settings))
             if place not in made:
                 made[place] = connect(
                     place[0],

@@ -23,7 +23,7 @@ from mop.lm.caps import Caps
 from mop.lm.meter import Traffic
 from mop.metrics import get_metric, metric_name
 from mop.mixture import PROBES, EncoderRecord, Mixture
-from mop.scoring import calls_per_score, make_scorer
+from mop.scoring import make_scorer
 from mop.settings import Settings, make_settings
 from mop.sync import run
 
@@ -251,11 +251,11 @@ def make_plan(settings: Settings, splits: Splits) -> Plan:
 
     Where a judge scores, a trial takes its calls as well, so the plan is one of trials and smaller by that.
     """
-    from mop.estimate import affordable_calls
+    from mop.estimate import affordable_trials
     from mop.search.plan import Plan
 
     return Plan.of(
-        affordable_calls(settings, splits) // (1 + calls_per_score(settings.metric)),
+        affordable_trials(settings, splits),
         train=len(splits.train),
         validation=len(splits.validation),
         experts=settings.experts,

@@ -1,8 +1,9 @@
 """Remote: the bytes of a file that a URL names, and whether they have changed. Knows nothing of mixtures.
 
-``https`` and ``http`` are asked directly; other schemes (``s3``, ``gs``, ``abfs``, ``memory``, …) are fsspec's, whose
-file systems take their credentials from where they always do. Size and time are bounded. What a URL holds beside its
-place (a user, a password, a query with a signature) is in no error: errors name it as `Remote.shown` does.
+``https`` and ``http`` are asked directly; redirects are followed to any host, but from ``https`` only to ``https``, and
+never to a file of this machine. Other schemes (``s3``, ``gs``, ``abfs``, ``memory``, …) are fsspec's, whose file
+systems take their credentials from where they always do. Size and time are bounded. What a URL holds beside its place
+(a user, a password, a query with a signature) is in no error: errors name it as `Remote.shown` does.
 
 >>> Remote("https://me:secret@example.com/mixtures/bank.mop?signature=abc").shown
 'https://example.com/mixtures/bank.mop'
@@ -22,7 +23,7 @@ from urllib.request import url2pathname
 from mop.errors import ArtifactError, SettingsError
 
 #: Most bytes of a file: what `mop.artifact` unpacks at most.
-MOST_BYTES = 512 * 1024 * 1024
+MOST_BYTES = 1024 * 1024 * 1024
 #: Seconds for one fetch, all in all.
 SECONDS = 120.0
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -103,13 +104,23 @@ class Remote:
         headers = {"accept-encoding": "identity", "user-agent": "mop"}
         if kind in ("if-none-match", "if-modified-since"):
             headers[kind] = known
+        encrypted = self._url.lower().startswith("https:")
+
+        def check(request: httpx2.Request) -> None:
+            # Before each step is asked: whoever answers one without encryption could lead back to encrypted ones.
+            if encrypted and request.url.scheme != "https":
+                raise self._error("it redirects to an address without encryption")
+
         try:
             with (
-                httpx2.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=self._seconds) as client,
+                httpx2.Client(
+                    follow_redirects=True,
+                    max_redirects=_REDIRECTS,
+                    timeout=self._seconds,
+                    event_hooks={"request": [check]},
+                ) as client,
                 client.stream("GET", self._url, headers=headers) as response,
             ):
-                if self._url.lower().startswith("https:") and response.url.scheme != "https":
-                    raise self._error("it redirects to an address without encryption")
                 if response.status_code == 304 and known:
                     return None
                 if response.status_code != 200:

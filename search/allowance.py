@@ -1,9 +1,11 @@
 """Allowance: what a run may still use, reckoned in calls of the size that its plan was made for.
 
-Under a cap on calls every call counts one. Under a cap on tokens or money a trial counts what its prompt is expected to
-take of the cap: its estimated size, corrected by what the trials so far took of what they were estimated to take. So a
-plan in calls holds under every cap, and short prompts leave more of it for others. All of it follows from prompts and
-replies, never from time, so that a resumed run takes the same decisions. Knows nothing of stages.
+Under a cap on calls every call counts one. Where a judge scores, a trial takes its calls too, more of them if a reply
+couldn't be read and fewer if it was known, so what is left follows from what was asked. Under a cap on tokens or money
+a trial counts what its prompt is expected to take of the cap: its estimated size, corrected by what the trials so far
+took of what they were estimated to take. So a plan in calls holds under every cap, and short prompts leave more of it
+for others. All of it follows from prompts and replies, never from time, so that a resumed run takes the same decisions.
+Knows nothing of stages.
 
 >>> Allowance(600).cost([])
 0
@@ -68,7 +70,7 @@ class Allowance:
         #: Calls so far.
         self.used = 0
         self._trials, self._clients = trials, clients
-        self._caps = [] if budget is None or trials is None else _caps(budget, model)
+        self._caps = [] if budget is None or trials is None else _caps(budget, model, judged=trials.calls_each > 1)
 
     @property
     def in_calls(self) -> bool:
@@ -82,7 +84,7 @@ class Allowance:
         assert self._trials is not None
         sizes = [self._trials.size(trial) for trial in trials]
         prompt, completion = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
-        return self._share(len(trials), prompt, completion)
+        return self._share(len(trials) * self._calls_each(), prompt, completion)
 
     def question_cost(self, questions: Sequence[str], model_tokens: int = MAX_INSTRUCTION_TOKENS) -> float:
         """Return what it takes to ask ``questions`` for instructions, in calls of the plan."""
@@ -111,13 +113,22 @@ class Allowance:
             return int(calls)
         return int(calls * len(trials) / self.cost(trials))
 
-    def _share(self, calls: int, prompt: float, completion: float) -> float:
+    def _share(self, calls: float, prompt: float, completion: float) -> float:
         return self.calls * max(
             self._correction(cap) * cap.takes(prompt, completion) / cap.room
             if cap.name != "calls"
             else calls * cap.call / cap.room
             for cap in self._caps
         )
+
+    def _calls_each(self) -> float:
+        """Return the calls of a trial with its score: more than expected if a judge had to be asked again."""
+        assert self._trials is not None
+        each, done = self._trials.calls_each, self._trials.done
+        if each == 1 or done < FEW_TRIALS:
+            return each
+        spends = [one.spent.by_role.get(role, Spend()) for one in self._clients for role in ("execute", "judge")]
+        return max(each, sum(spend.calls for spend in spends) / done)
 
     def _correction(self, cap: Cap) -> float:
         """Return what the trials so far took of what they were estimated to take; 1 while there are few."""
@@ -144,8 +155,8 @@ class Allowance:
         return found
 
 
-def _caps(budget: Caps, model: str) -> list[Cap]:
-    """Return the caps of a budget; none if it caps nothing but calls, which a plan does by itself."""
+def _caps(budget: Caps, model: str, *, judged: bool) -> list[Cap]:
+    """Return the caps of a budget; none if it caps nothing but calls and no judge asks, which a plan does by itself."""
     # A budget of one process may have served another search before; one that is shared belongs to this run alone.
     spent, caps = budget.spent if budget.account is None else Spend(), []
     if budget.tokens is not None:
@@ -153,6 +164,6 @@ def _caps(budget: Caps, model: str) -> list[Cap]:
     if budget.usd is not None and (price := budget.prices.get(model)).output + price.input > 0:
         room = max(1e-12, budget.usd - (spent.usd or 0.0))
         caps.append(Cap("usd", room, 0.0, price.input / 1e6, price.output / 1e6))
-    if caps and budget.calls is not None:
+    if (caps or judged) and budget.calls is not None:
         caps.append(Cap("calls", max(1.0, budget.calls - spent.calls), 1.0, 0.0, 0.0))
     return caps

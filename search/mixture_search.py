@@ -145,7 +145,7 @@ class _Search:
         for place, count in enumerate(counts):
             if projected:
                 yield Recipe(count, demos, 0, tokens, projected=True, retrieved=retrieved)
-            if retrieved and not place:
+            if retrieved and not place and self.session.experts is None:
                 # The generalist itself with retrieved demos: regions must be worth more than that.
                 yield Recipe(1, 0, 0, tokens, "all", projected, stacked=stacked, retrieved=retrieved)
             if retrieved:

@@ -40,6 +40,11 @@ class Trials:
         """Number of different trials so far; each took one model call, and those that the scorer makes."""
         return len(self._known)
 
+    @property
+    def calls_each(self) -> int:
+        """Model calls that a new trial takes: one, and those of its score."""
+        return 1 + self._scorer.calls
+
     def size(self, trial: Trial) -> tuple[int, int]:
         """Return the estimated tokens of a trial's prompt and of its answer."""
         prompt, example = trial

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,12 @@ from mop.embeddings.encoders import Vectors
 from mop.embeddings.tfidf import TfidfEncoder
 from mop.encoding import resolve_encoder
 from mop.errors import ArtifactError, SettingsError
+from mop.limits import Limits
 from mop.lm.ledger import Ledger
 from mop.metrics import get_metric
 from mop.mixture import Mixture
 from mop.prompts import Prompt
+from mop.scoring import MetricScorer
 from mop.search.ablations import CHOICES, Ablations
 from mop.search.baselines.paper_parts import expert_demos, find_paper_regions
 from mop.search.methods import METHODS
@@ -234,10 +238,8 @@ def test_parts_that_do_not_fit_are_refused(
 
 @pytest.fixture(scope="module")
 def published() -> Mixture:
-    import os
-
-    os.environ["MOP_API_KEY"] = "key"
-    with FakeEndpoint(nearest_demo_answer) as endpoint:
+    with FakeEndpoint(nearest_demo_answer) as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOP_API_KEY", "key")
         return optimized(endpoint, method="mop-paper", budget=120, experts=4)
 
 
@@ -246,7 +248,8 @@ def routed(mixture: Mixture, ask: Any) -> tuple[Any, int]:
     with FakeEndpoint(nearest_demo_answer) as endpoint:
         client = connect("simulated", ledger=Ledger.in_memory(), base_url=endpoint.base_url)
         encoder = resolve_encoder(f"endpoint:fake@{endpoint.base_url}")
-        router = Routing(mixture.with_known_encoder(encoder), splits(), client, 0, get_metric("exact_match"))
+        scorer = MetricScorer(get_metric("exact_match"))
+        router = Routing(mixture.with_known_encoder(encoder), splits(), client, 0, scorer)
         result = asyncio.run(ask(router))
         return result, sum("messages" in body for body in endpoint.bodies)
 
@@ -262,6 +265,27 @@ def test_the_oracle_and_chance_bound_every_routing(published: Mixture) -> None:
         assert scores[name] <= scores["oracle"]
     assert scores["nearest-centroid"] > scores["random"]
     assert len(set(scores.values())) > 2
+
+
+@pytest.mark.parametrize("limits", [None, Limits((0.0,) * 4, 0.99), Limits((math.inf,) * 4, width=5.0)])
+def test_a_cell_scores_a_mixture_by_the_routes_that_it_serves(published: Mixture, limits: Limits | None) -> None:
+    examples = splits().test[:30]
+    gains = (0.0, 0.9, 0.1, 0.1)
+    experts = tuple(replace(one, gain=gain) for one, gain in zip(published.experts, gains, strict=True))
+    mixture = replace(published, limits=limits, experts=experts)
+
+    async def both(router: Routing) -> tuple[list[str], list[str], float]:
+        scored = await router.score(examples)
+        served = await router.mixture.apredict([one.input for one in examples], router._client)
+        bounds = await router.bounds(examples, 30)
+        assert bounds is not None
+        assert bounds["routed"] == scored.accuracy
+        return list(scored.answers), [one.text for one in served], scored.accuracy
+
+    (scored, served, accuracy), _ = routed(mixture, both)
+    assert scored == served
+    (_, _, plain), _ = routed(replace(mixture, limits=None), both)
+    assert (accuracy == plain) == (limits is None)
 
 
 def test_bounds_say_on_how_many_examples_they_stand_and_what_they_cost(published: Mixture) -> None:

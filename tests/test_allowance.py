@@ -50,6 +50,26 @@ async def test_the_tightest_of_several_caps_is_the_one_that_holds() -> None:
     assert used.spend.calls > 90 or used.spend.tokens > 50_000
 
 
+def judging(messages: list[dict[str, Any]]) -> str:
+    """Answer as `unsure` does; judge by chance, and one time in twenty so that nobody can read it."""
+    question = messages[-1]["content"]
+    if "[End of answer" not in question:
+        return unsure(messages)
+    chance = hashlib.sha256(question.encode()).digest()[0]
+    if chance < 13:
+        return "hm"
+    return "AB"[chance % 2] if "[Answer A]" in question else str(1 + chance % 10)
+
+
+@pytest.mark.parametrize("metric", ["judge", "judge:pairwise"])
+@pytest.mark.parametrize(("budget", "calls"), [("120", 120), ("300", 300), ("300k tokens", 150)])
+async def test_a_judges_calls_pass_no_cap_whatever_other_caps_there_are(metric: str, budget: str, calls: int) -> None:
+    with FakeEndpoint(judging, record=False) as server:
+        chosen, used = settings(server, budget, metric=metric).model_copy(update={"budget": calls}), Run()
+        await aoptimize(splits(), chosen, ledger=Ledger.in_memory(), used=used)
+    assert 0.8 * calls <= used.spend.calls <= calls
+
+
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 async def test_an_endpoint_that_counts_other_tokens_than_estimated_gets_another_plan(scale: float) -> None:
     class Counting(FakeEndpoint):

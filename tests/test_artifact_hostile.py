@@ -121,15 +121,51 @@ def test_a_directory_that_lies_about_sums_sizes_and_places_is_refused(offset: in
 
 
 def test_a_bomb_of_zeros_in_either_member_is_refused_without_its_memory() -> None:
-    for name in (MANIFEST, VECTORS):
+    for name, why in ((MANIFEST, "would unpack to more"), (VECTORS, "damaged")):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
             for member in (MANIFEST, VECTORS):
                 with archive.open(member, "w", force_zip64=True) as file:
-                    for _ in range(600 if member == name else 1):
+                    if member != name:
+                        file.write(members()[member])
+                    for _ in range(600 if member == name else 0):
                         file.write(bytes(1 << 20))
         assert len(buffer.getvalue()) < 2_000_000
-        assert "would unpack to more" in refused(buffer.getvalue())
+        assert why in refused(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probes": {"dtype": "F32", "shape": [6, 20_000_000]}, "centroids": {"dtype": "F32", "shape": [3, 20_000_000]}},
+        {"centroids": {"dtype": "F32", "shape": [5_000_000, 32]}},
+        {"centroids": {"dtype": "F32", "shape": [3, 1 << 60]}},
+        {"centroids": {"dtype": "F32", "shape": [3] * 100}},
+        {"centroids": {"dtype": "F32", "shape": [-3, -32]}},
+        {"centroids": {"dtype": "F32", "shape": "3,32"}},
+        {"centroids": {"dtype": ["F32"], "shape": [3, 32]}},
+        {"centroids": {"dtype": "BF16", "shape": [3, 32]}},
+        {"centroids": None},
+        {"another": {"dtype": "F32", "shape": [100_000_000, 1]}},
+    ],
+)
+def test_arrays_that_the_text_has_no_use_for_are_not_even_unpacked(change: dict[str, Any]) -> None:
+    header = {"centroids": {"dtype": "F32", "shape": [3, 32]}, "probes": {"dtype": "F32", "shape": [6, 32]}, **change}
+    vectors = io.BytesIO()
+    with zipfile.ZipFile(vectors, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr(MANIFEST, members()[MANIFEST])
+        with archive.open(VECTORS, "w") as file:
+            file.write(tensors(header))
+            for _ in range(40):
+                file.write(bytes(1 << 20))
+    refused(vectors.getvalue())
+
+
+@pytest.mark.parametrize("value", [1e38, -1e30, 1e20])
+def test_numbers_whose_distances_overflow_are_refused(value: float) -> None:
+    arrays = {"centroids": MIXTURE.centroids.copy(), "probes": MIXTURE.encoder_record.probes}
+    arrays["centroids"][:, 0] = value
+    assert "beyond" in refused(with_vectors(save_tensors(arrays)))
 
 
 def test_a_file_in_a_file_and_bytes_around_it_are_no_way_in() -> None:

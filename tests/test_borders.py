@@ -17,6 +17,7 @@ from mop.lm.budget import Budget
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.metrics import get_metric
+from mop.scoring import MetricScorer
 from mop.search.borders import Found, find_limits
 from mop.search.experts import DemoPool, Layout, Recipe
 from mop.search.judging import Judging
@@ -51,9 +52,9 @@ def limits_of(
     with FakeEndpoint(answer) as endpoint:
         client = ModelClient("simulated", ledger=Ledger.in_memory(), base_url=endpoint.base_url, budget=Budget(calls))
         plan = Plan.of(calls, train=len(train), validation=len(validation))
-        trials = Trials(client, problem.decoding, problem.metric)
+        trials = Trials(client, problem.decoding, MetricScorer(problem.metric))
         judging = Judging(Session(problem, plan, trials, client, coverage=coverage, **options))
-        judging.used = used
+        judging.allowance.used = used
         recipe = Recipe(REGIONS, 3, 0, retrieved=retrieved)
         layout = Layout.build(recipe, Regions(vectors[:REGIONS]), None, DemoPool(train, vectors), problem.answers)
         scores = np.full(len(validation), float(lucky))

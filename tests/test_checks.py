@@ -1,6 +1,7 @@
 """The metric ``checks``: rules that a program can verify."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,10 @@ def test_an_empty_answer_and_one_that_repeats_the_rules_pass_nothing_for_free() 
         ('{"json_schema": {"type": "nothing"}}', "a JSON schema"),
         ('{"json_schema": {"items": {"$ref": "http://127.0.0.1:1/x"}}}', "in one piece"),
         ('{"case": "title"}', "lower"),
+        ('{"json_schema": {"$ref": "#"}}', "refers to itself"),
+        ('{"json_schema": {"$ref": "#/$defs/none"}}', "doesn't have"),
+        ("[" * 100_000, "isn't JSON"),
+        ('{"matches": "a{99999999999999}"}', "a regular expression"),
     ],
 )
 def test_rules_that_cannot_be_followed_are_an_error_and_not_a_zero(rules: str, said: str) -> None:
@@ -96,3 +101,34 @@ def test_rules_that_cannot_be_followed_are_an_error_and_not_a_zero(rules: str, s
 def test_words_are_counted_whatever_stands_between_them(words: list[str]) -> None:
     for between in (" ", ", ", "\n", " – ", "; "):
         assert count_words(between.join(words)) == len(words)
+
+
+def test_a_pattern_or_schema_that_would_take_for_ever_is_an_error_soon() -> None:
+    before = time.monotonic()
+    doubling = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$defs": {**doubling, "d40": {"type": "integer"}}, "properties": {"n": {"$ref": "#/$defs/d0"}}}
+    for answer, rules in (
+        ("a" * 40 + "!", {"matches": "^(a+)+$"}),
+        (json.dumps("a" * 40 + "!"), {"json_schema": {"type": "string", "pattern": "^(a+)+$"}}),
+        ('{"n": 1}', {"json_schema": schema}),
+    ):
+        with pytest.raises(DataError, match="took more than"):
+            verdict(answer, **rules)
+    assert time.monotonic() - before < 30
+    assert verdict("aaa", matches="^(a+)+$")
+
+
+def test_answers_that_are_hard_to_read_are_scored_and_break_nothing() -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    nested = {"type": "array", "items": {"$ref": "#"}}
+    assert not verdict(deep, json=True)
+    assert not verdict(deep, json_keys=["a"])
+    assert verdict("[[]]", json_schema=nested)
+    assert not verdict("9" * 5000, json_schema={"type": "string"})
+    assert not verdict("1e999", json_schema={"multipleOf": 0.1})
+    assert not verdict("NaN", json=True)
+    assert not verdict("9" * 5000 + ". one\n2. two", numbered=True)
+    assert verdict("\ud800 \u2028 é", matches="^\ud800 ")
+    before = time.process_time()
+    assert verdict("." * 200_000 + "x", max_sentences=1)
+    assert time.process_time() - before < 2

@@ -203,7 +203,7 @@ def test_the_command_compares_a_log_with_the_held_out_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mop.encoding.resolve_recorded_encoder", lambda name, replay=False: WordEncoder())
+    monkeypatch.setattr("mop.encoding.resolve_recorded_encoder", lambda name, **_options: WordEncoder())
     watched().save("bank.mop")
     small_mixture().save("old.mop")
     rows = [json.dumps({"input": f"zebra quagga okapi {number % 7} card"}) for number in range(60)]

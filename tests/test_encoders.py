@@ -167,7 +167,8 @@ def test_a_model_may_have_an_at_sign_in_its_name(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["", "  ", "endpoint:", "endpoint:@http://127.0.0.1:1/v1"])
-def test_a_name_that_names_nothing_is_a_settings_error(name: str) -> None:
+def test_a_name_that_names_nothing_is_a_settings_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOP_API_KEY", "key")  # or the missing key would be the error
     with pytest.raises(SettingsError):
         resolve_encoder(name)
 

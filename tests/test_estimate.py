@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from simulated import splits
 
 from mop.errors import BudgetExceeded, UnknownPrice
-from mop.estimate import SINGLES, affordable_calls, call_tokens, estimate
+from mop.estimate import SINGLES, affordable_trials, call_tokens, estimate
 from mop.examples import Splits
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
@@ -65,7 +65,7 @@ def test_a_local_model_costs_nothing_and_an_unknown_one_nobody_knows_what() -> N
 @given(st.integers(20_000, 10**7))
 def test_a_cap_on_tokens_plans_all_of_it(tokens: int) -> None:
     options = settings(budget=f"{tokens} tokens")
-    calls = affordable_calls(options, SPLITS)
+    calls = affordable_trials(options, SPLITS)
     each = sum(call_tokens(options, SPLITS))
     assert calls * each <= tokens < (calls + 1) * each
 
@@ -74,13 +74,13 @@ def test_a_cap_on_tokens_plans_all_of_it(tokens: int) -> None:
 def test_a_cap_on_money_plans_all_of_it(usd: float) -> None:
     options = settings(budget=None, usd=usd)
     each = Prices().cost(Usage(*[(sizes := call_tokens(options, SPLITS))[0], 0, sizes[1]]), "gpt-4o-mini")
-    calls = affordable_calls(options, SPLITS)
+    calls = affordable_trials(options, SPLITS)
     assert calls == min(600, int(usd / each))
 
 
 def test_the_tightest_cap_decides() -> None:
-    assert affordable_calls(settings(budget=50, tokens=10**9), SPLITS) == 50
-    assert affordable_calls(settings(budget=10**6, tokens=10_000), SPLITS) < 200
+    assert affordable_trials(settings(budget=50, tokens=10**9), SPLITS) == 50
+    assert affordable_trials(settings(budget=10**6, tokens=10_000), SPLITS) < 200
 
 
 def test_a_cap_on_money_needs_a_known_price() -> None:
@@ -89,7 +89,7 @@ def test_a_cap_on_money_needs_a_known_price() -> None:
 
 
 def test_money_does_not_limit_a_model_that_costs_nothing() -> None:
-    assert affordable_calls(settings(model="local/smollm2-135m-instruct", budget="1 USD"), SPLITS) == 600
+    assert affordable_trials(settings(model="local/smollm2-135m-instruct", budget="1 USD"), SPLITS) == 600
 
 
 def test_a_budget_that_compares_nothing_is_refused_before_anything_is_sent() -> None:
@@ -119,3 +119,37 @@ def test_every_method_has_its_own_size_and_its_own_end() -> None:
     assert sizes["ape"] < sizes["mop-paper"] < sizes["ape-random-fair"]
     assert found["knn"].calls == 0
     assert all(one.calls < 5000 for one in found.values()), "sixty validation examples are soon used up"
+
+
+@pytest.mark.parametrize(("metric", "each"), [("judge", 1), ("judge:pairwise", 2)])
+def test_the_calls_and_tokens_of_a_judge_are_counted(metric: str, each: int) -> None:
+    plain, judged = estimate(settings(budget=300), SPLITS), estimate(settings(budget=300, metric=metric), SPLITS)
+    trials = judged.plan.calls - judged.plan.proposals
+    assert judged.judge_calls == each * trials > 0 == plain.judge_calls
+    assert plain.plan.calls == 300
+    assert judged.calls == judged.plan.proposals + (1 + each) * trials <= 300
+    prompt, completion = call_tokens(settings(budget=300), SPLITS)
+    assert judged.prompt_tokens > judged.plan.calls * prompt + 100 * judged.judge_calls
+    assert judged.completion_tokens > judged.plan.calls * completion
+
+
+def test_the_price_of_the_judge_is_its_own() -> None:
+    cheap, dear = (estimate(settings(budget=300, metric="judge", judge=name), SPLITS) for name in (None, "gpt-4o"))
+    assert dear.calls == cheap.calls
+    assert dear.usd is not None
+    assert cheap.usd is not None
+    assert dear.usd > 2 * cheap.usd
+    assert estimate(settings(metric="judge", judge="nobody-knows"), SPLITS).usd is None
+    with pytest.raises(UnknownPrice):
+        estimate(settings(metric="judge", judge="nobody-knows", budget="2 USD"), SPLITS)
+
+
+def test_a_cap_on_tokens_or_money_leaves_room_for_the_judge() -> None:
+    for cap in ("200k tokens", "0.05 USD"):
+        alone, judged = (
+            estimate(settings(budget=cap, metric=name), SPLITS) for name in ("exact_match", "judge:pairwise")
+        )
+        assert judged.plan.calls < alone.plan.calls
+        assert judged.usd is not None
+        used, most = (judged.usd, 0.05) if "USD" in cap else (judged.prompt_tokens + judged.completion_tokens, 200_000)
+        assert 0.8 * most < used <= 1.02 * most

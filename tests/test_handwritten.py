@@ -148,7 +148,7 @@ def test_the_command_makes_a_file_that_shows_routes_and_evaluates(
     monkeypatch.setenv("MOP_LEDGER", str(tmp_path / "ledger"))
     monkeypatch.setenv("MOP_API_KEY", "k")
     for name in ("resolve_encoder", "resolve_recorded_encoder"):
-        monkeypatch.setattr(f"mop.encoding.{name}", lambda name, replay=False: WordEncoder())
+        monkeypatch.setattr(f"mop.encoding.{name}", lambda name, **_options: WordEncoder())
     Path("bank.yaml").write_text(BANK)
     assert main(["import", "bank.yaml"]) == 0
     assert "not measured" in capsys.readouterr().out

@@ -7,6 +7,11 @@ import pytest
 from fake_endpoint import FakeEndpoint
 
 from mop.cli import main
+from mop.errors import MopError
+from mop.lm.client import ModelClient
+from mop.lm.ledger import Ledger
+from mop.models import Models
+from mop.settings import make_settings
 
 
 def write(path: Path, rows: dict[str, str]) -> str:
@@ -25,8 +30,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 
 def longer_wins(messages: list[dict[str, str]]) -> str:
     question = messages[-1]["content"]
-    a = question.split("[Answer A]\n")[1].split("\n[End of answer A]")[0]
-    return "A" if len(a) > len(question.split("[Answer B]\n")[1].split("\n[End of answer B]")[0]) else "B"
+    a = question.split("[Answer A]\n> ")[1].split("\n[End of answer A]")[0]
+    return "A" if len(a) > len(question.split("[Answer B]\n> ")[1].split("\n[End of answer B]")[0]) else "B"
 
 
 def test_two_systems_are_compared_on_the_inputs_that_they_share(
@@ -69,3 +74,65 @@ def test_answers_to_other_inputs_are_refused_before_anything_is_asked(
     other = write(tmp_path / "other.jsonl", {"q1": "x", "q9": "y"})
     assert main(["judge", "compare", files[0], other, "--judge", "m", "--judge-url", "http://127.0.0.1:9/v1"]) == 3
     assert "3 inputs stand in only one of" in capsys.readouterr().err
+
+
+@pytest.fixture
+def learned(files: tuple[str, str], tmp_path: Path) -> tuple[str, str]:  # noqa: ARG001 - sets folder and key
+    """A mixture that was learned with few calls, and examples to score it on."""
+    data = write(
+        tmp_path / "task.jsonl", {f"thing {number}": "right" if number % 2 else "left" for number in range(60)}
+    )
+    with FakeEndpoint(lambda _messages: "right") as endpoint:
+        asked = ["optimize", data, "--model", "m", "--base-url", endpoint.base_url, "--ledger", "l.sqlite"]
+        assert main([*asked, "--method", "zero-shot", "--encoder", "tfidf", "--budget", "40", "-o", "task.mop"]) == 0
+    return "task.mop", data
+
+
+def graded(messages: list[dict[str, str]]) -> str:
+    question = messages[-1]["content"]
+    if "[End of question]" not in question:
+        return "right"
+    if "[Answer B]" in question:
+        return longer_wins(messages)
+    return "10" if "[A right answer]\n> right" in question else "1"
+
+
+@pytest.mark.parametrize(("metric", "accuracy"), [("judge", 0.5), ("judge:pairwise", 0.75)])
+def test_a_mixture_is_evaluated_by_a_judge_where_the_model_is_and_replayed_without_any(
+    learned: tuple[str, str],
+    metric: str,
+    accuracy: float,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed = []
+    close = ModelClient.aclose
+
+    async def closing(client: ModelClient) -> None:
+        closed.append(client.model)
+        await close(client)
+
+    monkeypatch.setattr(ModelClient, "aclose", closing)
+    asked = ["evaluate", *learned, "--metric", metric, "--judge", "another", "--ledger", "l.sqlite", "--json"]
+    with FakeEndpoint(graded) as endpoint:
+        capsys.readouterr()
+        assert main([*asked, "--base-url", endpoint.base_url]) == 0
+        first = capsys.readouterr().out
+        assert json.loads(first)["systems"][0]["accuracy"] == pytest.approx(accuracy)
+        assert "another" in {body["model"] for body in endpoint.bodies}
+        assert sorted(closed) == ["another", "m"]
+        served = endpoint.served
+        assert main([*asked, "--replay"]) == 0
+        assert json.loads(capsys.readouterr().out) == json.loads(first)
+        assert endpoint.served == served
+    assert main([*asked[:-1], "--criteria", "style", "--replay", "--json"]) != 0
+
+
+def test_a_judge_on_this_machine_is_not_looked_for_at_the_address_of_the_model(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    given = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "metric": "judge", "judge": "local/some-judge"}
+    with pytest.raises(MopError, match="local/some-judge"):
+        Models.connect(make_settings(given), ledger, None, "run")
+    with_url = make_settings({**given, "judge_url": "http://127.0.0.1:8/v1"})
+    assert Models.connect(with_url, ledger, None, "run").judge.base_url == "http://127.0.0.1:8/v1"
+    ledger.close()

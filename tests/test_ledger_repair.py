@@ -250,3 +250,66 @@ def test_a_process_killed_while_it_makes_a_ledger_leaves_none(tmp_path: Path) ->
     fresh = Ledger(tmp_path / "l")
     assert fresh.get_many(KEYS) == {}
     fresh.close()
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from mop.lm.ledger import Ledger
+from test_ledger_repair import CALLS
+ledger = Ledger(sys.argv[1])
+for start in range(0, 60, 10):
+    ledger.put_many(CALLS[start : start + 10], "a run")
+    print(start, flush=True)
+if len(sys.argv) > 3:
+    sys.stdin.read()
+os._exit(9)
+"""
+
+
+def _killed(path: Path) -> tuple[int, int]:
+    """Leave a ledger as a killed process does, with the index of its log; return the sizes of file and log."""
+    command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
+    assert subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=60).returncode == 9
+    assert path.with_name("l-shm").exists()
+    return path.stat().st_size, path.with_name("l-wal").stat().st_size
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9])
+def test_a_log_cut_off_in_the_middle_is_told_and_not_taken_for_a_shorter_one(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "l"
+    _, size = _killed(path)
+    os.truncate(path.with_name("l-wal"), int(size * share))
+    with pytest.raises(LedgerError, match="was cut off"):
+        Ledger(path)
+    assert any("was cut off" in problem for problem in verify(path).problems)
+    if not share:  # all commits were in the log
+        with pytest.raises(LedgerError, match="No row"):
+            repair(path)
+        return
+    done = repair(path)
+    assert 0 < done.calls < 60
+    assert read(path).items() <= TRUE.items()
+    assert not verify(path).problems
+
+
+def test_a_log_that_is_whole_is_not_told_to_be_cut_also_while_another_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "l"
+    _killed(path)
+    assert len(read(path)) == 60
+    assert not verify(path).problems
+    other = tmp_path / "other"
+    command = [sys.executable, "-c", KILLED, str(other), str(Path(__file__).parent), "stay"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            first = Ledger(other)
+            assert len(first.get_many(KEYS)) >= int(line) + 10
+            again = Ledger(other)  # a second one in this process, which must not touch the locks of the first
+            again.put_many(CALLS[60:61])
+            first.close()
+            again.close()
+            if line.strip() == "50":
+                break
+        writer.kill()
+    assert len(read(other)) == 61

@@ -87,6 +87,20 @@ def test_a_kernel_sends_a_query_near_a_border_to_the_expert_that_gains_more() ->
     assert limited(Limits(NONE, width=1e-3)).route(query).expert == 0
 
 
+@pytest.mark.parametrize("retrieves", [True, False])
+def test_a_kernel_changes_nothing_about_which_queries_are_far(retrieves: bool) -> None:
+    query = "card card parcel"
+    measure = "demo" if retrieves else "centroid"
+    for thresholds, reason in [((2.0, 0.0, 0.0), None), ((0.0, 2.0, 2.0), FAR)]:
+        limits = Limits(thresholds, 0.99, measure, width=10.0)
+        # The nearest centroid is 0, the kernel's 1; the threshold that was calibrated for such a query is that of 0.
+        route = limited(limits, retrieves=retrieves).route(query)
+        assert (route.expert, route.reason) == (1, reason)
+    distance = float(((encoded(query) - encoded("card")) ** 2).sum())
+    between = Limits((distance + 0.01,) * 3, 0.99, "centroid", width=10.0)
+    assert limited(between).route(query).reason is None
+
+
 def test_routes_do_not_depend_on_what_is_routed_beside_them() -> None:
     mixture = limited(Limits((0.7, 0.7, 0.7), 0.99, "demo", margin=0.3))
     queries = ["my card lost", "card parcel", "zebra opera", "meeting late", "parcel meeting lost"]

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mop.artifact import from_bytes, load, to_bytes
 from mop.cli import main
 from mop.embeddings.regions import Regions
 from mop.errors import SettingsError
+from mop.examples import Example, Splits
 from mop.lm.budget import Budget
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
@@ -307,6 +309,22 @@ def optimized(endpoint: FakeEndpoint, used: Run | None = None, **options: Any) -
         environment={},
     )
     return run(aoptimize(splits(), settings, ledger=Ledger.in_memory(), used=used))
+
+
+@pytest.mark.parametrize("budget", [90, 500])
+def test_a_number_of_experts_that_is_given_is_the_only_one_that_races(budget: int) -> None:
+    def coarse(rows: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(Example(one.input, (one.output.partition("_")[0],)) for one in rows)
+
+    data = splits()
+    few_answers = Splits(coarse(data.train), coarse(data.validation))
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        asked = {"model": "simulated", "base_url": endpoint.base_url, "encoder": f"endpoint:fake@{endpoint.base_url}"}
+        settings = make_settings({**asked, "budget": budget, "experts": 4}, environment={})
+        mixture = run(aoptimize(few_answers, settings, ledger=Ledger.in_memory()))
+    names = [layout["name"] for layout in mixture.report["layouts"]]
+    assert names
+    assert all("experts" in name for name in names)
 
 
 @pytest.mark.parametrize("name", ["ape-kcentroids", "mop-paper"])

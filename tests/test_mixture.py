@@ -16,6 +16,7 @@ from fake_endpoint import FakeEndpoint
 from small import TOPICS, WordEncoder, small_mixture
 
 import mop
+from mop.cli.learning import validated
 from mop.connect import connect
 from mop.embeddings.encoders import SentenceTransformerEncoder, Vectors
 from mop.errors import DataError, EncoderMismatch, SettingsError
@@ -360,3 +361,10 @@ def test_every_public_name_is_there() -> None:
     assert mop.Mixture is Mixture
     with pytest.raises(AttributeError, match="nothing"):
         mop.nothing  # noqa: B018
+
+
+def test_a_mixture_that_too_few_examples_judged_is_not_said_to_show_no_gain() -> None:
+    gate = {"layout": "2 experts", "mixture": 1.0, "generalist": 0.1, "gain": 0.9, "gain_low": 0.7, "open": False}
+    for validation, words in [(7, "So few examples show nothing (20 are needed)"), (40, "That does not show a gain")]:
+        report = {"gate": {**gate, "validation": validation}}
+        assert validated(replace(small_mixture(), report=report))[-1].startswith(words)

@@ -50,9 +50,9 @@ def learn(endpoint: FakeEndpoint, ledger: Ledger, used: Run | None = None, **opt
 
 @pytest.fixture(scope="module")
 def learned() -> tuple[Mixture, Run, int]:
-    os.environ["MOP_API_KEY"] = "key"
     used = Run()
-    with FakeEndpoint(nearest_demo_answer) as endpoint:
+    with FakeEndpoint(nearest_demo_answer) as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOP_API_KEY", "key")
         mixture = learn(endpoint, Ledger.in_memory(), used)
     return mixture, used, endpoint.served
 

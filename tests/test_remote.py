@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -136,6 +139,50 @@ def test_a_status_other_than_200_is_an_artifact_error(site: Site, status: int) -
     assert "/m/bank.mop" in told(caught)
 
 
+def test_a_redirect_leads_to_other_hosts_and_never_to_a_file(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "bank.mop").write_bytes(WHOLE)
+    site.status, site.headers = 302, {"location": (tmp_path / "bank.mop").as_uri()}
+    with pytest.raises(ArtifactError, match="connection failed") as caught:
+        Remote(site.url).read()
+    told(caught)
+    site.headers = {"location": site.url}
+    with pytest.raises(ArtifactError, match="connection failed") as caught:
+        Remote(site.url).read()
+    told(caught)
+    assert len(site.asked) < 10
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="The certificate is made by openssl.")
+def test_no_step_of_a_redirect_leaves_encryption(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From an encrypted address over a plain one, where anybody may answer, and on to an encrypted one."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run(
+        [
+            *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-addext", "subjectAltName=DNS:localhost"],
+            *made,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    encrypted = Site()
+    encrypted.server.socket = context.wrap_socket(encrypted.server.socket, server_side=True)
+    threading.Thread(target=encrypted.server.serve_forever, args=(0.01,), daemon=True).start()
+    url = f"https://localhost:{encrypted.server.server_port}/bank.mop"
+    assert Remote(url).read() == WHOLE
+    encrypted.status, encrypted.headers = 302, {"location": site.url}
+    site.status, site.headers = 302, {"location": url}
+    with pytest.raises(ArtifactError, match="without encryption") as caught:
+        Remote(url).read()
+    told(caught)
+    assert not site.asked
+    encrypted.server.shutdown()
+    encrypted.server.server_close()
+
+
 def test_more_bytes_than_allowed_are_not_fetched_whether_announced_or_not(site: Site) -> None:
     site.content, site.headers = bytes(2_000_000), {"content-length": "2000000"}
     with pytest.raises(ArtifactError, match="more than") as caught:
@@ -199,7 +246,7 @@ def test_a_source_may_be_a_url_with_or_without_a_name(tmp_path: Path) -> None:
 
 @contextmanager
 def watched(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr("mop.serve.loading.resolve_recorded_encoder", lambda _name: WordEncoder())
+    monkeypatch.setattr("mop.serve.loading.resolve_recorded_encoder", lambda _name, state=None: WordEncoder())
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     with FakeUpstream() as upstream:
         source, loader = Source.of(url), Loader(base_url=upstream.base_url)

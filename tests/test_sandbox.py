@@ -129,7 +129,8 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         outcome(program, seconds=1)
     assert list(tmp_path.iterdir()) == []
     if before:
-        assert len(os.listdir("/proc/self/fd")) == before
+        # Fewer is fine: what earlier tests left may be collected meanwhile.
+        assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_tests_that_are_no_python_are_an_error_and_no_wrong_answer() -> None:

@@ -125,7 +125,7 @@ def answered(line: socket.socket) -> None:
 
 
 def test_a_removed_key_ends_while_a_new_mixture_is_warmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mop.serve.loading.resolve_recorded_encoder", lambda _name: WordEncoder())
+    monkeypatch.setattr("mop.serve.loading.resolve_recorded_encoder", lambda _name, state=None: WordEncoder())
     path, keys = tmp_path / "bank.mop", tmp_path / "keys"
     small_mixture().save(path)
     key = add_key(keys, "app")

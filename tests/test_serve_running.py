@@ -234,7 +234,7 @@ def test_an_encoder_that_fails_is_told_as_such() -> None:
 @pytest.fixture
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A server that watches the file of its mixture, and that file."""
-    monkeypatch.setattr("mop.serve.loading.resolve_recorded_encoder", lambda _name: WordEncoder())
+    monkeypatch.setattr("mop.serve.loading.resolve_recorded_encoder", lambda _name, state=None: WordEncoder())
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     path = tmp_path / "bank.mop"
     small_mixture().save(path)

@@ -22,6 +22,7 @@ from fake_upstream import FakeUpstream
 from serving import chat, wait_until
 from small import small_mixture
 
+from mop.drift import Reference
 from mop.encoding import resolve_encoder
 from mop.errors import SettingsError
 from mop.mixture import PROBES, EncoderRecord
@@ -43,7 +44,7 @@ def save(path: Path, encoder_name: str, **changes: Any) -> None:
     encoder = resolve_encoder(encoder_name)
     record = EncoderRecord(encoder_name, encoder.identity, encoder.encode(PROBES))
     centroids = encoder.encode(["card", "parcel", "meeting"])
-    small_mixture(centroids=centroids, encoder_record=record, **changes).save(path)
+    small_mixture(**{"centroids": centroids, "encoder_record": record, **changes}).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,39 @@ def total(text: str, name: str) -> float:
 
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Children are read from /proc.")
+
+
+def test_whichever_worker_is_asked_tells_of_the_drift_that_any_of_them_has_seen(
+    encoder_name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "bank.mop"
+    held_out = Reference((40, 40, 40), ((0.0001,) * 40,) * 3)
+    save(path, encoder_name, reference=held_out)
+    evidence = 'mop_drift_evidence{mixture="bank",region="",test="distance"} '
+    alarm = 'mop_drift_alarm{mixture="bank",region="",test="distance"} '
+
+    def gauge(text: str, name: str) -> float:
+        [line] = [line for line in text.splitlines() if line.startswith(name)]
+        return float(line.rpartition(" ")[2])
+
+    arguments = [str(path), "--workers", "2", "--watch", "0.05", "--upstream"]
+    with FakeUpstream() as upstream, serving(*arguments, upstream.base_url) as command:
+        with httpx2.Client(trust_env=False, timeout=60) as one_worker:  # one connection: one of the two
+            for number in range(60):
+                one_worker.post(f"{command.root}/v1/chat/completions", json=chat(f"something else {number}"))
+        wait_until(lambda: gauge(command.get("/metrics").text, alarm) == 1)
+        for _ in range(8):
+            text = command.get("/metrics").text
+            assert gauge(text, alarm) == 1
+            assert gauge(text, evidence) > 1
+            assert "pid=" not in text
+
+        encoder = resolve_encoder(encoder_name)
+        fewer = small_mixture().experts[:1]
+        save(path, encoder_name, experts=fewer, centroids=encoder.encode(["card"]))
+        wait_until(lambda: gauge(command.get("/metrics").text, alarm) == 0)
+        err = command.end(signal.SIGTERM)
+    assert "multi-process mode" not in err
 
 
 def test_workers_share_a_port_and_counts_and_a_dead_one_is_replaced(

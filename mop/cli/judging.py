@@ -47,7 +47,7 @@ def compare(
         checks: Examples whose outputs are rules (the metric checks): agreement with them.
     """
     from mop.cli.running import opened_ledger, wait_for
-    from mop.connect import connect
+    from mop.connect import address_for, connect
     from mop.judge import Judge
 
     output = run.open()
@@ -59,13 +59,13 @@ def compare(
         client = connect(
             settings.judge or settings.model,
             ledger=ledger,
-            base_url=settings.judge_url or settings.base_url,
+            base_url=address_for(settings.judge or settings.model, settings.judge_url, settings),
             concurrency=settings.concurrency,
             run="judge compare",
             replay=run.replay,
         )
         judge = Judge(client, settings.criteria)
-        verdicts = wait_for(judge.compare(pairs), output)
+        verdicts = wait_for(judge.compare(pairs), output, client)
     agreements = {}
     if people is not None:
         labelled = [place for place, pair in enumerate(pairs) if pair_id(pair) in people]

@@ -159,6 +159,8 @@ def _learned(target: Path, mixture: Mixture, splits: Splits, used: Run) -> dict[
 
 def validated(mixture: Mixture) -> list[str]:
     """Return sentences that say what validation showed, from the report that the mixture carries."""
+    from mop.search.selection import MIN_JUDGED
+
     if all(expert.score is None for expert in mixture.experts):
         return ["Not measured: nobody has compared these experts with the generalist; `mop evaluate` does."]
     generalist = mixture.report.get("generalist") or {}
@@ -179,6 +181,8 @@ def validated(mixture: Mixture) -> list[str]:
     )
     if gate["open"]:
         return [scores]
+    if gate["validation"] < MIN_JUDGED:
+        return [scores, f"So few examples show nothing ({MIN_JUDGED} are needed), so the file holds the one prompt."]
     return [scores, "That does not show a gain, so the file holds the one prompt."]
 
 
@@ -228,6 +232,8 @@ def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) ->
     for calls, purpose in stages:
         if calls and settings.method == DEFAULT_METHOD:
             say(console, f"  {calls:>6,}  {purpose}")
+    if estimated.judge_calls:
+        say(console, f"  {estimated.judge_calls:>6,}  to {settings.judge or settings.model}, which scores the answers")
     say(
         console,
         f"About {plural(estimated.prompt_tokens, 'prompt token')} and "

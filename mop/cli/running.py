@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mop.cli.options import JudgeOptions, ModelOptions, ReplayOptions
 from mop.cli.output import Output
 from mop.cli.words import plural
-from mop.connect import connect, open_ledger, require_endpoint
+from mop.connect import address_for, connect, open_ledger, require_endpoint
 from mop.metrics import JUDGED
 from mop.mixture import Mixture, check_encoder
 
@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def wait_for(coroutine: Coroutine[Any, Any, Result], output: Output) -> Result:
-    """Run a command's coroutine; at the first Ctrl-C say what is waited for."""
+def wait_for(coroutine: Coroutine[Any, Any, Result], output: Output, *clients: ModelClient | None) -> Result:
+    """Run a command's coroutine, then close the ``clients``; at the first Ctrl-C say what is waited for."""
     from mop.sync import run
+
+    async def work() -> Result:
+        try:
+            return await coroutine
+        finally:
+            for client in clients:
+                if client is not None:
+                    await client.aclose()
 
     def tell(calls: int) -> None:
         output.err.print(
@@ -33,7 +41,7 @@ def wait_for(coroutine: Coroutine[Any, Any, Result], output: Output) -> Result:
             soft_wrap=True,
         )
 
-    return run(coroutine, tell)
+    return run(work(), tell)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -95,7 +103,10 @@ def connect_to(
 def judge_for(
     metric: str, options: JudgeOptions, run: ReplayOptions, client: ModelClient, ledger: Ledger
 ) -> Judge | None:
-    """Return the judge that ``metric`` needs, if it does: the options' model, or else that of ``client``."""
+    """Return the judge that ``metric`` needs, if it does: the options' model, or else that of ``client``.
+
+    A judge without an address of its own is asked where ``client`` asks. Its client is the caller's to close.
+    """
     from mop.judge import Judge
 
     if metric not in JUDGED:
@@ -106,7 +117,11 @@ def judge_for(
     judge = connect(
         settings.judge,
         ledger=ledger,
-        base_url=settings.judge_url or settings.base_url,
+        base_url=address_for(
+            settings.judge,
+            settings.judge_url,
+            settings.model_copy(update={"model": client.model, "base_url": client.base_url}),
+        ),
         concurrency=settings.concurrency,
         run="evaluate (judge)",
         replay=run.replay,

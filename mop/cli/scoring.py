@@ -67,6 +67,7 @@ def evaluate(
         for name, other in others.items():
             if other.model != client.model:
                 output.warn(f"{name} was learned for {other.model}; here {client.model} answers.")
+        judge = judge_for(judged.metric, judging, run, client, ledger)
         with CallProgress("evaluating", (2 + len(others)) * len(examples), output) as progress:
             result = wait_for(
                 aevaluate(
@@ -76,10 +77,12 @@ def evaluate(
                     against={name: mixture_prompter(other) for name, other in others.items()},
                     metric=judged.metric,
                     on_reply=progress.reply,
-                    judge=judge_for(judged.metric, judging, run, client, ledger),
+                    judge=judge,
                     allow_code=allow_code,
                 ),
                 output,
+                client,
+                None if judge is None else judge.client,
             )
 
     def draw(console: Console) -> None:

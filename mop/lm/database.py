@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import StaticPool
 
 from mop.errors import LedgerError, LedgerUnavailable
-from mop.lm import migrations, server
+from mop.lm import log_end, migrations, server
 from mop.lm.tables import SCHEMA
 
 #: A SQLite file is longer than its header.
@@ -32,6 +33,10 @@ BUSY_SECONDS = 30
 OUTAGE_SECONDS, PAUSE, LONGEST_PAUSE = 60.0, 0.05, 2.0
 
 Result = TypeVar("Result")
+
+#: The SQLite files that this process has open, and how often.
+_open_files: Counter[str] = Counter()
+_open_lock = threading.Lock()
 
 
 class Database:
@@ -68,6 +73,8 @@ class Database:
             raise LedgerError(
                 f"The ledger {name!r} cannot be opened: {error}. Install its driver: pip install 'mop[distributed]'."
             ) from error
+        self._file = str(Path(url.database).resolve()) if self.is_sqlite and url.database else None
+        _count(self._file, 1)
         sa.event.listen(self._engine, "connect", self._prepare_sqlite if self.is_sqlite else server.prepare)
         try:
             with self.transaction(write=False) as connection:
@@ -105,7 +112,18 @@ class Database:
             )
         if not there:
             _make(file)
+        elif not cls.is_open_here(file) and log_end.is_cut(file):
+            raise LedgerError(
+                f"The log {wal.name} of the ledger {str(file)!r} was cut off: replies that were recorded are not in it "
+                f"any more. `mop ledger repair {file}` saves what is left; those that are lost are paid for again."
+            )
         return cls(_file_url(file), str(file), new=False)
+
+    @classmethod
+    def is_open_here(cls, file: Path) -> bool:
+        """Return whether this process has the SQLite file open."""
+        with _open_lock:
+            return _open_files[str(file.resolve())] > 0
 
     @classmethod
     def in_memory(cls) -> Database:
@@ -207,6 +225,8 @@ class Database:
         """Close all connections."""
         with self._lock:
             self._engine.dispose()
+            _count(self._file, -1)
+            self._file = None
 
     def _prepare_sqlite(self, connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin where `transaction` says so
@@ -221,6 +241,12 @@ class Database:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise LedgerError(explain(str(error), self.name)) from error
                 time.sleep(0.02)
+
+
+def _count(file: str | None, change: int) -> None:
+    if file is not None:
+        with _open_lock:
+            _open_files[file] += change
 
 
 def _file_url(file: Path) -> sa.URL:

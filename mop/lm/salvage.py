@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mop.errors import LedgerError
-from mop.lm import pages
+from mop.lm import log_end, pages
 from mop.lm.database import Database, sync
 from mop.lm.tables import CALLS, EMBEDDINGS, SCHEMA, call_crc
 from mop.lm.verify import Verification, verify
@@ -67,8 +67,9 @@ def repair(file: Path) -> Repair:
             _refuse_if_used(file)
         content = file.read_bytes() if file.exists() else b""
         left = log.read_bytes() if log.exists() else b""
+        cut = not Database.is_open_here(file) and log_end.is_cut(file)
         report = _verified_copy(file, content, left)
-        if not report.problems:
+        if not report.problems and not cut:
             return Repair(report.calls, report.vectors, 0, None)
         return _replace(file, content, left)
     except OSError as error:

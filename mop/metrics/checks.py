@@ -19,10 +19,12 @@ from types import MappingProxyType
 from typing import Any
 
 from mop.errors import DataError
+from mop.metrics.bounded import applies
 
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
-_NUMBERED = re.compile(r"^\s*(\d+)[.)]\s+\S")
+# Possessive, and only from the first of several marks: linear on any text.
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s|$)")
+_NUMBERED = re.compile(r"^\s*(\d{1,9})[.)]\s+\S")
 _BULLET = re.compile(r"^\s*[-*•]\s+\S")
 _FENCE = re.compile(r"\A```[\w-]*\n(?P<body>.*?)\n?```\Z", re.DOTALL)
 
@@ -44,9 +46,20 @@ def _sentences(text: str) -> int:
 
 def _json_of(text: str) -> Any:
     """Return the JSON of an answer that is JSON and nothing else, perhaps in a code fence; raises ValueError."""
+    try:
+        return json.loads(_unfenced(text), parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _unfenced(text: str) -> str:
     text = text.strip()
     fenced = _FENCE.match(text)
-    return json.loads(fenced["body"] if fenced else text)
+    return fenced["body"] if fenced else text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _is_json(text: str, wanted: bool) -> bool:
@@ -66,15 +79,11 @@ def _has_keys(text: str, keys: list[str]) -> bool:
 
 
 def _fits_schema(text: str, schema: Mapping[str, Any]) -> bool:
-    from jsonschema.validators import validator_for
-    from referencing import Registry
-
     try:
-        found = _json_of(text)
+        _json_of(text)
     except ValueError:
         return False
-    # An empty registry: nothing that a schema refers to is ever fetched.
-    return bool(validator_for(schema)(schema, registry=Registry()).is_valid(found))
+    return applies("json_schema", schema, _unfenced(text))
 
 
 def _numbered(text: str, wanted: bool) -> bool:
@@ -113,7 +122,7 @@ _CHECKS: Mapping[str, tuple[str, Callable[[str, Any], bool]]] = MappingProxyType
         "must_not_include": ("texts", _avoids),
         "starts_with": ("text", lambda text, value: text.strip().casefold().startswith(value.casefold())),
         "ends_with": ("text", lambda text, value: text.strip().casefold().endswith(value.casefold())),
-        "matches": ("pattern", lambda text, value: re.search(value, text, re.MULTILINE) is not None),
+        "matches": ("pattern", lambda text, value: applies("matches", value, text)),
         "numbered": ("truth", _numbered),
         "json": ("truth", _is_json),
         "json_keys": ("texts", _has_keys),
@@ -151,7 +160,7 @@ def all_passed(answer: str, rules: str) -> float:
 def _read(rules: str) -> Mapping[str, Any]:
     try:
         checks = json.loads(rules)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             'The metric checks needs rules as the output of an example, such as {"max_words": 50}; '
             f"{rules[:80]!r} isn't JSON ({error})."
@@ -195,7 +204,7 @@ def _wrong_case(value: Any) -> str | None:
 def _wrong_pattern(value: Any) -> str | None:
     try:
         re.compile(value)
-    except (re.error, TypeError) as error:
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
         return f"a regular expression ({error})"
     return None
 
@@ -212,6 +221,7 @@ def _wrong_schema(value: Any) -> str | None:
         validator_for(value).check_schema(value)
     except SchemaError as error:
         return f"a JSON schema ({error.message})"
+    applies("json_schema", value, None)
     return None
 
 

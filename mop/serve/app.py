@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mop.serve.completing import Completing
-from mop.serve.drifting import drift_by_expert, drift_document
+from mop.serve.drifting import drift_by_expert, drift_document, tell_drift
 from mop.serve.gateway import Gateway
 from mop.serve.http import Endpoint, Exchange, admit
 from mop.serve.keys import KeyRing
@@ -100,7 +100,7 @@ def create_app(
         routes += page_routes(gateway)
     app = Starlette(
         routes=routes,
-        lifespan=_lifespan(gateway, background),
+        lifespan=_lifespan(gateway, (*background, tell_drift)),
         exception_handlers={Problem: _problem, HTTPException: _http_problem},
     )
     app.state.gateway = gateway

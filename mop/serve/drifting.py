@@ -6,11 +6,15 @@ watches its own part of the traffic, at the false-alarm rate that it states.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from mop.serve.gateway import Gateway
 from mop.serve.registry import Served
 from mop.serve.traffic import Drift
 
+#: Seconds between two times that one process of several tells the others what it has seen.
+TELL_SECONDS = 2.0
 _UNKNOWN = (
     "This mixture doesn't hold what its held-out examples looked like: it was written by hand or by an older mop. "
     "Learn it again to watch for drift."
@@ -46,3 +50,10 @@ def drift_by_expert(served: Served) -> dict[int, Drift]:
             )
             found[region["expert"]] = Drift(f"{words}{beyond}", bool(alarms))
     return found
+
+
+async def tell_drift(gateway: Gateway, seconds: float = TELL_SECONDS) -> None:
+    """Keep the gauges of drift fresh for the processes that are asked for the metrics of this one too."""
+    while gateway.metrics.shared:
+        gateway.metrics.drifting(gateway.registry)
+        await asyncio.sleep(seconds)

@@ -80,27 +80,41 @@ class Metrics:
             "mop_workers", "Processes of this server: wanted, running, and replaced because they had died.", ("state",),
             registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
-
+        # Of several processes, the one with the most evidence; each watches the queries that it answers.
         self.drift = Gauge(
             "mop_drift_evidence", "Evidence of drift, 1 at the start; an alarm at the threshold. Empty region: all.",
-            ("mixture", "test", "region"), registry=registry,
+            ("mixture", "test", "region"), registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
         self.drift_alarm = Gauge(
             "mop_drift_alarm", "1 from the query on at which a test of drift reached its threshold.",
-            ("mixture", "test", "region"), registry=registry,
+            ("mixture", "test", "region"), registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
+        self._drifting: set[tuple[str, str, str]] = set()
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes count as well; what one of them knows must then be told before anybody asks."""
+        return self._folder is not None
 
     def drifting(self, registry: Iterable[Served]) -> None:
         """Set the gauges of drift to what the mixtures have seen."""
+        found = {
+            (served.name, test, "" if region is None else str(region)): told
+            for served in registry
+            if served.drift is not None
+            for test, region, told in served.drift.tests()
+        }
+        for labels, told in found.items():
+            self.drift.labels(*labels).set(told["evidence"])
+            self.drift_alarm.labels(*labels).set(told["alarm"])
         # A mixture that was replaced may have had more regions.
-        self.drift.clear()
-        self.drift_alarm.clear()
-        for served in registry:
-            if served.drift is not None:
-                for test, region, found in served.drift.tests():
-                    labels = (served.name, test, "" if region is None else str(region))
-                    self.drift.labels(*labels).set(found["evidence"])
-                    self.drift_alarm.labels(*labels).set(found["alarm"])
+        for labels in self._drifting - found.keys():
+            for gauge in (self.drift, self.drift_alarm):
+                if self.shared:  # the file that the processes share forgets no labels
+                    gauge.labels(*labels).set(0)
+                else:
+                    gauge.remove(*labels)
+        self._drifting = set(found)
 
     def decided(self, mixture: str, decision: Decision) -> None:
         """Count a decision."""
