@@ -11,7 +11,7 @@ between two. Any vector can be placed, not only those that the picture was made 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,15 @@ class RegionMap:
         """Return the places of ``vectors``, shape (texts, 2); ``centroids`` are those that the map was made for."""
         weights, near = _weights(vectors, centroids, self.temperature)
         return _placed(vectors, centroids, weights, near, self.places, self.spread)
+
+    def joined(self, vectors: Vectors, centroids: Vectors, *, seed: int = 0) -> RegionMap:
+        """Return the same map with more examples in its sample; beyond `SAMPLE`, that many are drawn from all."""
+        sample = np.vstack([self.sample, self.place(vectors, centroids)])
+        regions = np.concatenate([self.regions, Regions(centroids).assign(vectors)])
+        if len(sample) > SAMPLE:
+            kept = np.sort(stream(seed, "region map", len(sample)).choice(len(sample), SAMPLE, replace=False))
+            sample, regions = sample[kept], regions[kept]
+        return replace(self, sample=sample, regions=regions)
 
 
 def draw_map(centroids: Vectors, vectors: Vectors, *, seed: int = 0) -> RegionMap:

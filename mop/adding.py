@@ -1,6 +1,8 @@
 """adding: new labelled examples for a mixture that is learned already. Puts the parts together.
 
-What is new is told from what the mixture holds already; `mop.search.adding` says what is tried with it.
+What is new is told from what the mixture holds already; `mop.search.adding` says what is tried with it,
+`mop.search.widening` which thresholds hold afterwards. The map of the regions shows the new examples as well; what
+validation showed, the second region's demos and the kernel's width stay.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from datetime import UTC, datetime
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from mop.connect import connect, require_endpoint
+from mop.connect import require_endpoint
 from mop.data.normal_form import normal_form
 from mop.errors import DataError
 from mop.examples import Example
@@ -24,14 +26,15 @@ from mop.metrics import get_metric
 from mop.mixture import Mixture
 from mop.optimization import Run, reference_of
 from mop.prompts import Demo, estimate_tokens
-from mop.scoring import make_scorer
+from mop.scoring import calls_per_score, make_scorer
 from mop.settings import Settings
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Vectors
     from mop.lm.ledger import Ledger
-    from mop.search.adding import AddPlan, Limits, RegionResult
+    from mop.search.adding import AddPlan, Limits
     from mop.search.learning import Listener
+    from mop.search.replacing import RegionResult
 
 #: Share of a token or money cap that is planned; the rest is for calls that turn out longer than estimated.
 PLANNED_SHARE = 0.8
@@ -70,7 +73,8 @@ class Addition:
 class Planned:
     """What adding will take, before any model is called: the screened examples, their vectors and the regions to try.
 
-    ``usd`` assumes no prompt caching and is None where the model's price isn't known.
+    ``calls`` are the most that there will be, those of a judge included; it is taken to read and write as much as the
+    model that it judges. ``usd`` assumes no prompt caching and is None where the model's price isn't known.
     """
 
     screened: Screened
@@ -80,6 +84,7 @@ class Planned:
     prompt_tokens: int
     completion_tokens: int
     usd: float | None
+    calls: int
 
 
 def screen(mixture: Mixture, examples: Sequence[Example]) -> Screened:
@@ -121,23 +126,25 @@ def plan_addition(mixture: Mixture, examples: Sequence[Example], settings: Setti
     learned = mixture.provenance.get("settings")
     learned = learned if isinstance(learned, dict) else {}
     seed = mixture.provenance.get("seed")
+    each = 1 + calls_per_score(mixture.metric)
     limits = Limits(
         max_demos=_number(learned.get("max_demos"), settings.max_demos),
         token_budget=_number(learned.get("prompt_tokens"), settings.prompt_tokens),
-        calls=_affordable(mixture, screened.new, settings),
+        calls=_affordable(mixture, screened.new, settings) // each,
         seed=_number(seed, 0),
         confidence=settings.confidence,
+        shown=not _is_ruled(mixture),
     )
     vectors = mixture.encoder.encode([example.input for example in screened.new])
     plan = plan_regions(mixture, screened.new, vectors, limits)
-    prompt_tokens = sum(task.prompt_tokens for task in plan.tasks)
-    answers = sum(
-        len(task.arms) * sum(estimate_tokens(example.output) for example in task.judged) for task in plan.tasks
+    prompt_tokens = each * sum(task.prompt_tokens for task in plan.tasks)
+    answers = each * sum(
+        len(task.arms) * sum(_answer_tokens(mixture, example) for example in task.judged) for task in plan.tasks
     )
     prices = Prices()
     known = prices.find(mixture.model) is not None
     usd = prices.cost(Usage(prompt_tokens, 0, answers), mixture.model) if known else None
-    return Planned(screened, vectors, limits, plan, prompt_tokens, answers, usd)
+    return Planned(screened, vectors, limits, plan, prompt_tokens, answers, usd, each * plan.calls)
 
 
 async def aadd(
@@ -156,8 +163,9 @@ async def aadd(
     Interrupted, it goes on from the ledger when it is called again with the same things. Raises as `mop.optimize` does.
     """
     from mop.judge import Judge
-    from mop.search.adding import run_region
+    from mop.models import Models
     from mop.search.learning import Silence
+    from mop.search.replacing import run_region
     from mop.search.trials import Trials
 
     listener, used = listener or Silence(), used if used is not None else Run()
@@ -165,44 +173,44 @@ async def aadd(
         require_endpoint(mixture.model, settings.base_url, mixture.provenance)
     results: list[RegionResult] = []
     if planned.plan.tasks:
-        client = await asyncio.to_thread(
-            connect,
-            mixture.model,
-            ledger=ledger,
-            budget=budget,
-            base_url=settings.base_url,
-            concurrency=settings.concurrency,
-            run=f"add {_data_hash(planned.screened.new)[:12]}",
-            replay=replay,
-        )
-        used.traffic = [client.traffic]
-        scorer = make_scorer(get_metric(mixture.metric), Judge(client, settings.criteria))
-        trials = Trials(client, mixture.decoding, scorer)
+        metric = get_metric(mixture.metric, allow_code=settings.allow_code)
+        # One client for the judge too where it is the same model; nobody writes instructions.
+        asked = settings.model_copy(update={"model": mixture.model, "proposer": None})
+        name = f"add {_data_hash(planned.screened.new)[:12]}"
+        models = await asyncio.to_thread(Models.connect, asked, ledger, budget, name, replay=replay)
+        used.traffic = [one.traffic for one in models.distinct]
+        trials = Trials(models.client, mixture.decoding, make_scorer(metric, Judge(models.judge, settings.criteria)))
         try:
             for number, task in enumerate(planned.plan.tasks, start=1):
                 listener.stage(f"region {task.region} ({number} of {len(planned.plan.tasks)})")
                 results.append(await run_region(mixture, task, trials, confidence=planned.limits.confidence))
         finally:
             used.spend = budget.spent
-            used.sent, used.from_ledger = client.traffic.sent, client.traffic.from_ledger
-            await client.aclose()
+            used.sent = sum(one.sent for one in used.traffic)
+            used.from_ledger = sum(one.from_ledger for one in used.traffic)
+            await models.aclose()
     return Addition(_grown(mixture, planned, results, budget), tuple(results))
 
 
 def _grown(mixture: Mixture, planned: Planned, results: Sequence[RegionResult], budget: Caps) -> Mixture:
     """Return the mixture with the experts of the races, more demos to retrieve, and what it expects of queries."""
+    import numpy as np
+
     from mop.embeddings.projection import project
     from mop.search.adding import grown
+    from mop.search.widening import widened
 
     experts = list(mixture.experts)
     for result in results:
         experts[result.task.region] = result.expert
     new, vectors = planned.screened.new, planned.vectors
     projected = project(vectors, mixture.projection)
-    reference = mixture.reference
-    if reference is not None:
-        # What was added counts as expected from now on.
-        reference = reference.joined(reference_of(mixture, vectors))
+    reference, drawn, pool = mixture.reference, mixture.region_map, mixture.retrieval
+    places = np.full(len(new), -1)
+    if planned.limits.shown and pool is not None:
+        pool, places = grown(pool, new, projected, token_budget=planned.limits.token_budget)
+    regions = mixture.router.nearest_regions(projected)
+    limits = widened(mixture.limits, mixture.centroids, regions, projected, pool, places)
     record = {
         "created": _now(),
         "examples": len(new),
@@ -215,15 +223,27 @@ def _grown(mixture: Mixture, planned: Planned, results: Sequence[RegionResult], 
     changed = replace(
         mixture,
         experts=tuple(experts),
-        retrieval=grown(mixture.retrieval, new, projected, token_budget=planned.limits.token_budget),
-        reference=reference,
+        retrieval=pool,
+        limits=limits,
+        region_map=drawn and drawn.joined(projected, mixture.centroids, seed=planned.limits.seed),
+        # What was added counts as expected from now on.
+        reference=reference and reference.joined(reference_of(mixture, vectors)),
         provenance={**mixture.provenance, "additions": [*(before if isinstance(before, list) else []), record]},
     )
     return changed.with_known_encoder(mixture.encoder)
 
 
+def _is_ruled(mixture: Mixture) -> bool:
+    """Return whether outputs are rules that answers must keep, and no answers."""
+    return mixture.metric.partition(":")[0] == "checks"
+
+
+def _answer_tokens(mixture: Mixture, example: Example) -> int:
+    return mixture.decoding.max_tokens if _is_ruled(mixture) else estimate_tokens(example.output)
+
+
 def _affordable(mixture: Mixture, examples: Sequence[Example], settings: Settings) -> int:
-    """Return the calls that the caps allow, at the size of an average call."""
+    """Return the calls that the caps allow, those of a judge among them, at the size of an average call."""
     from mop.lm.prices import Prices
     from mop.lm.request import Usage
 
@@ -231,7 +251,7 @@ def _affordable(mixture: Mixture, examples: Sequence[Example], settings: Setting
     query = fmean(Demo.of(example).tokens for example in examples)
     retrieved = 0 if mixture.retrieval is None else mixture.retrieval.count
     prompt = round(fmean(one.tokens for one in prompts) + (1 + retrieved) * query)
-    answer = max(1, round(fmean(estimate_tokens(example.output) for example in examples)))
+    answer = max(1, round(fmean(_answer_tokens(mixture, example) for example in examples)))
     caps = [] if settings.budget is None else [settings.budget]
     if settings.tokens is not None:
         caps.append(int(settings.tokens * PLANNED_SHARE / (prompt + answer)))

@@ -1,19 +1,17 @@
-"""Comparison: what changed between two mixtures. Knows neither files nor terminals.
-
-Experts have no names, so they are matched: first those with the same prompt and centroid; then pairs of which each has
-the other as its nearest centroid, if both mixtures place centroids in the same space; then those that share most demos,
-half of the fewer at least. What is left was added or removed.
-"""
+"""Comparison: what changed between two mixtures. Knows neither files nor terminals; `mop.matching` pairs experts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from mop.mixture import Expert, Mixture
+from mop.limits import Limits
+from mop.matching import matched, one_space_of
+from mop.mixture import Mixture
 from mop.prompts import Demo, Prompt
 
 #: Numbers of an expert that are compared.
@@ -99,8 +97,8 @@ class Comparison:
 
 def compare(before: Mixture, after: Mixture) -> Comparison:
     """Return what changed from ``before`` to ``after``."""
-    one_space = _one_space(before, after)
-    pairs = _matched(before, after, one_space=one_space)
+    one_space = one_space_of(before, after)
+    pairs = matched(before, after, one_space=one_space)
     experts = tuple(_expert_change(before, after, *pair, one_space=one_space) for pair in pairs)
     first = set() if before.retrieval is None else {(demo.input, demo.output) for demo in before.retrieval.demos}
     second = set() if after.retrieval is None else {(demo.input, demo.output) for demo in after.retrieval.demos}
@@ -128,6 +126,7 @@ def _settings(before: Mixture, after: Mixture) -> dict[str, tuple[Any, Any]]:
             "encoder identity": record.identity,
             "retrieved": 0 if mixture.retrieval is None else mixture.retrieval.count,
             "held-out examples": None if reference is None else sum(reference.counts),
+            **_limits(mixture.limits),
             **{f"provenance.{name}": value for name, value in _flat(mixture.provenance)},
             **{f"report.{name}": value for name, value in mixture.report.items()},
         }
@@ -140,62 +139,32 @@ def _settings(before: Mixture, after: Mixture) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def _limits(limits: Limits | None) -> dict[str, Any]:
+    """Return what limits say once for all experts; thresholds are figures of experts."""
+    if limits is None:
+        return {}
+    return {
+        "limits.coverage": limits.coverage,
+        "limits.measure": limits.measure,
+        "limits.margin": limits.margin,
+        "limits.width": limits.width,
+        **{f"limits.measured.{name}": value for name, value in _flat(limits.measured)},
+    }
+
+
+def _threshold(mixture: Mixture, number: int) -> float | None:
+    """Return the squared distance beyond which the generalist answers; None if there is none."""
+    if mixture.limits is None:
+        return None
+    value = mixture.limits.thresholds[number]
+    return value if math.isfinite(value) else None
+
+
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in record.items():
         found += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
     return found
-
-
-def _one_space(before: Mixture, after: Mixture) -> bool:
-    """Whether the centroids of both are places in the same space."""
-    if before.encoder_record.identity != after.encoder_record.identity:
-        return False
-    if before.projection is None or after.projection is None:
-        same = before.projection is after.projection
-    else:
-        same = np.array_equal(before.projection, after.projection)
-    return bool(same and before.centroids.shape[1] == after.centroids.shape[1])
-
-
-def _matched(before: Mixture, after: Mixture, *, one_space: bool) -> list[tuple[int, int]]:
-    left, right = list(range(len(before))), list(range(len(after)))
-    pairs: list[tuple[int, int]] = []
-
-    def take(first: int, second: int) -> None:
-        pairs.append((first, second))
-        left.remove(first)
-        right.remove(second)
-
-    if one_space:
-        places = {
-            (before.experts[number].prompt, before.centroids[number].tobytes()): number for number in reversed(left)
-        }
-        for second in list(right):
-            first = places.get((after.experts[second].prompt, after.centroids[second].tobytes()))
-            if first in left:
-                take(first, second)
-        if left and right:
-            apart = ((before.centroids[left][:, None] - after.centroids[right][None]) ** 2).sum(axis=2)
-            nearest, back = apart.argmin(axis=1), apart.argmin(axis=0)
-            mutual = [(left[i], right[int(j)]) for i, j in enumerate(nearest) if int(back[int(j)]) == i]
-            for first, second in mutual:
-                take(first, second)
-    shared = sorted(
-        (-_shared(before.experts[first], after.experts[second]), first, second) for first in left for second in right
-    )
-    for share, first, second in shared:
-        if -share >= 0.5 and first in left and second in right:
-            take(first, second)
-    return sorted(pairs, key=lambda pair: pair[1])
-
-
-def _shared(one: Expert, other: Expert) -> float:
-    """Return the part of demos that both show, of the fewer; prompts without demos are alike if they are the same."""
-    first, second = set(one.prompt.demos), set(other.prompt.demos)
-    if not (first and second):
-        return float(one.prompt == other.prompt)
-    return len(first & second) / min(len(first), len(second))
 
 
 def _expert_change(before: Mixture, after: Mixture, first: int, second: int, *, one_space: bool) -> ExpertChange:
@@ -209,6 +178,9 @@ def _expert_change(before: Mixture, after: Mixture, first: int, second: int, *, 
         figures["words"] = (", ".join(one.words), ", ".join(other.words))
     if one.proposer != other.proposer:
         figures["proposer"] = (one.proposer, other.proposer)
+    far = (_threshold(before, first), _threshold(after, second))
+    if far[0] != far[1]:
+        figures["threshold"] = far
     apart = before.centroids[first] - after.centroids[second] if one_space else None
     moved = None if apart is None else float(np.linalg.norm(apart))
     return ExpertChange(first, second, _prompt_change(one.prompt, other.prompt), moved, figures)
@@ -236,17 +208,28 @@ def _vectors(before: Mixture, after: Mixture) -> tuple[str, ...]:
     same_demos = first is not None and second is not None and first.demos == second.demos
     if same_demos and first and second and not np.array_equal(first.vectors, second.vectors):
         found.append("vectors of demos to retrieve")
-    if (before.projection is None) != (after.projection is None) or (
-        before.projection is not None
-        and after.projection is not None
-        and not np.array_equal(before.projection, after.projection)
-    ):
+    if _differ(before.projection, after.projection):
         found.append("projection")
-    if not np.array_equal(before.encoder_record.probes, after.encoder_record.probes):
+    if _differ(before.encoder_record.probes, after.encoder_record.probes):
         found.append("probe vectors of the encoder")
+    if _differ(before.encoder_record.state, after.encoder_record.state):
+        found.append("weights of the encoder")
     if before.reference != after.reference:
         found.append("distances of held-out examples")
+    maps = before.region_map, after.region_map
+    if any(_differ(*(None if one is None else getattr(one, part.name) for one in maps)) for part in _map_parts()):
+        found.append("map of the regions")
     return tuple(found)
+
+
+def _map_parts() -> tuple[Field[Any], ...]:
+    from mop.embeddings.region_map import RegionMap
+
+    return fields(RegionMap)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    return (one is None) != (other is None) or (one is not None and not np.array_equal(one, other))
 
 
 def _prompt_dict(change: PromptChange) -> dict[str, Any]:

@@ -7,6 +7,7 @@ chooses the expert in place of the nearest centroid. Knows nothing of prompts or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,6 +52,37 @@ class Limits:
     def far(self, regions: NDArray[np.intp], distances: Vectors) -> NDArray[np.bool_]:
         """Return which queries are beyond the threshold of their region; ``distances`` are those of `measure`."""
         return np.asarray(distances > np.asarray(self.thresholds)[regions])
+
+    def sentences(self) -> list[tuple[str, str]]:
+        """Return what happens to queries where the regions end, in words; each with what it is about."""
+        from mop.embeddings.conformal import needed
+
+        found = []
+        have = sum(map(math.isfinite, self.thresholds))
+        if self.coverage is not None and have:
+            where = "" if have == len(self.thresholds) else f", in {have} of {len(self.thresholds)} regions"
+            nearest = "the nearest example" if self.measure == "demo" else "their region's centroid"
+            found.append(
+                (
+                    "Far",
+                    f"queries farther from {nearest} than a threshold go to the generalist{where}; at most "
+                    f"{1 - self.coverage:.2g} of queries like the examples do",
+                )
+            )
+        elif self.coverage is not None:
+            count = needed(self.coverage)
+            found.append(("Far", f"no threshold for far queries: it takes {count} validation examples"))
+        if self.margin is not None:
+            found.append(
+                (
+                    "Borders",
+                    f"a query whose second nearest region is farther by {self.margin:.3g} at most also gets that "
+                    "region's nearest demo",
+                )
+            )
+        if self.width is not None:
+            found.append(("Borders", "regions weigh by nearness and gain, and the heaviest answers, not the nearest"))
+        return found
 
 
 class RegionDemos:

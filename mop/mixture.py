@@ -1,6 +1,6 @@
 """Mixture: expert prompts and the router that picks one for each query. Knows nothing of how they were learned.
 
-Routing needs the encoder and the centroids; answering needs a model as well. Neither needs the search.
+Routing (`mop.routing`) needs the encoder and the centroids; answering needs a model as well. Neither needs the search.
 """
 
 from __future__ import annotations
@@ -17,13 +17,25 @@ import numpy as np
 from mop.decoding import Decoding
 from mop.drift import Reference
 from mop.errors import DataError, EncoderMismatch
-from mop.limits import FAR, NO_GAIN, Limits, Reason, RegionDemos
-from mop.prompts import Demo, Prompt
+from mop.limits import Limits
+from mop.prompts import Prompt
 from mop.retrieval import Retrieval
+from mop.routing import Route, Router
+
+__all__ = [
+    "PROBES",
+    "PROBE_COSINE",
+    "Answer",
+    "EncoderRecord",
+    "Expert",
+    "Mixture",
+    "Route",
+    "check_encoder",
+    "checked_queries",
+]
 
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
-    from mop.embeddings.index import Nearest, RoutingIndex
     from mop.embeddings.region_map import RegionMap
     from mop.lm.client import ModelClient
     from mop.lm.request import Usage
@@ -41,24 +53,6 @@ PROBES = (
 #: Lowest cosine between a stored probe vector and today's. Different hardware and batch sizes stay above 0.9999;
 #: the nearest relatives of MiniLM are below 0.9.
 PROBE_COSINE = 0.999
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a query goes.
-
-    ``expert`` is the region's number, ``distance`` the squared Euclidean distance to its centroid, ``margin`` how
-    much farther the second nearest centroid is. ``fallback`` says that the generalist's prompt answers. ``retrieved``
-    are the demos nearest to the query, the nearest last, where the mixture retrieves any. ``reason`` says why the
-    generalist answers: "no gain" in this region, or the query is "far from all examples".
-    """
-
-    expert: int
-    distance: float
-    margin: float
-    fallback: bool
-    retrieved: tuple[Demo, ...] = ()
-    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +154,16 @@ class Mixture:
         return encoder
 
     @cached_property
-    def _index(self) -> RoutingIndex:
-        from mop.embeddings.index import RoutingIndex
-
-        return RoutingIndex(self.centroids)
+    def router(self) -> Router:
+        """What chooses the experts of encoded queries."""
+        return Router(
+            centroids=self.centroids,
+            fallback=tuple(expert.fallback for expert in self.experts),
+            gains=tuple(expert.gain for expert in self.experts),
+            projection=self.projection,
+            retrieval=self.retrieval,
+            limits=self.limits,
+        )
 
     @overload
     def route(self, query: str) -> Route: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str] too
@@ -179,52 +179,7 @@ class Mixture:
 
     def route_vectors(self, vectors: Vectors) -> list[Route]:
         """Return the route of each row of ``vectors`` (queries that are encoded already)."""
-        from mop.embeddings.projection import project
-
-        projected = project(vectors, self.projection)
-        closest_centroid = self._index.nearest(projected)
-        nearest = self._chosen(projected, closest_centroid)
-        retrieved: list[tuple[Demo, ...]]
-        if self.retrieval is None:
-            closest, retrieved = closest_centroid.distance, [()] * len(vectors)
-        else:
-            closest, retrieved = self.retrieval.search(projected)
-        limits = self.limits
-        far = None
-        if limits is not None:
-            # By the nearest centroid, whatever the kernel chooses: that is how thresholds were calibrated.
-            distance = closest if limits.measure == "demo" else closest_centroid.distance
-            far = limits.far(closest_centroid.expert, distance)
-            if limits.margin is not None and self._by_region is not None:
-                for row in np.flatnonzero(nearest.margin <= limits.margin):
-                    retrieved[row] = self._by_region.beside(retrieved[row], projected[row], int(nearest.second[row]))
-        routes = []
-        # As lists: taking single numbers out of arrays costs more than the search for them.
-        found = (nearest.expert.tolist(), nearest.distance.tolist(), nearest.margin.tolist())
-        outside = [False] * len(vectors) if far is None else far.tolist()
-        for expert, distance, margin, demos, beyond in zip(*found, retrieved, outside, strict=True):
-            reason: Reason | None = NO_GAIN if self.experts[expert].fallback else FAR if beyond else None
-            shown = () if reason else demos
-            routes.append(Route(expert, distance, margin, reason is not None, shown, reason))
-        return routes
-
-    def _chosen(self, projected: Vectors, nearest: Nearest) -> Nearest:
-        """Return ``nearest``, the centroids nearest to ``projected``, or those that the kernel weighs most."""
-        if self.limits is None or self.limits.width is None:
-            return nearest
-        from mop.embeddings.index import Nearest
-        from mop.embeddings.routers import Kernel
-
-        gains = [0.0 if expert.fallback else expert.gain for expert in self.experts]
-        expert = Kernel(self.centroids, gains, self.limits.width).choose(projected).expert
-        distance = ((projected - self.centroids[expert]) ** 2).sum(axis=1)
-        return Nearest(expert, distance, nearest.margin, nearest.second)
-
-    @cached_property
-    def _by_region(self) -> RegionDemos | None:
-        if self.retrieval is None:
-            return None
-        return RegionDemos(self.retrieval, self._index.nearest(self.retrieval.vectors).expert)
+        return self.router.route(vectors)
 
     def prompt_of(self, route: Route) -> Prompt:
         """Return the prompt that answers a query with this route."""

@@ -9,7 +9,7 @@ Centroids never move, and nothing of another region changes. Knows nothing of fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from mop.embeddings.encoders import Vectors
 from mop.embeddings.projection import project
 from mop.embeddings.regions import Regions
+from mop.embeddings.routers import two_nearest
 from mop.examples import Example
-from mop.mixture import Expert, Mixture
+from mop.limits import RegionDemos
+from mop.mixture import Mixture
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
-from mop.search.race import Arm, race
+from mop.search.race import Arm
 from mop.search.refitting import with_new_demos
-from mop.search.trials import Trials
 from mop.seeds import stream
-from mop.stats import lower_bound, paired_difference
 
 #: A region with fewer new examples is left as it is: four to judge and four to show are the least that can tell.
 LEAST = 8
@@ -63,31 +63,16 @@ class RegionTask:
 
 
 @dataclass(frozen=True)
-class RegionResult:
-    """What a race showed: the candidates' mean scores (None where one left early), and who answers from now on.
-
-    ``low`` bounds from below what the best candidate gains over what answered before.
-    """
-
-    task: RegionTask
-    scores: tuple[float | None, ...]
-    winner: int
-    low: float
-    expert: Expert
-
-    @property
-    def changed(self) -> bool:
-        """Whether another candidate than before answers."""
-        return self.winner != 0
-
-
-@dataclass(frozen=True)
 class AddPlan:
-    """Regions that are tried, those with too few new examples, and those for which the budget has no calls."""
+    """Regions that are tried, those with too few new examples, and those for which the budget has no calls.
+
+    ``alike`` are regions in which there is nothing to choose from: all candidates are one prompt.
+    """
 
     tasks: tuple[RegionTask, ...]
     too_few: tuple[int, ...]
     beyond_budget: tuple[int, ...]
+    alike: tuple[int, ...] = ()
 
     @property
     def calls(self) -> int:
@@ -97,13 +82,17 @@ class AddPlan:
 
 @dataclass(frozen=True)
 class Limits:
-    """Most demos of an expert, their tokens, the calls that there are, the seed, and the confidence to replace."""
+    """Most demos of an expert, their tokens, the trials that there are, the seed, and the confidence to replace.
+
+    ``shown``: new examples may become demos, for their outputs are answers.
+    """
 
     max_demos: int
     token_budget: int
     calls: int
     seed: int
     confidence: float
+    shown: bool = True
 
 
 def plan_regions(
@@ -113,10 +102,10 @@ def plan_regions(
 
     The mixture's encoder is asked for the demos of experts; no model is.
     """
-    regions = Regions(mixture.centroids).assign(project(vectors, mixture.projection))
+    regions = mixture.router.regions(project(vectors, mixture.projection))
     counts = np.bincount(regions, minlength=len(mixture))
     order = sorted((int(region) for region in np.flatnonzero(counts)), key=lambda region: (-counts[region], region))
-    tasks, too_few, beyond, left = [], [], [], limits.calls
+    tasks, too_few, beyond, alike, left = [], [], [], [], limits.calls
     for region in order:
         if counts[region] < least:
             too_few.append(region)
@@ -125,50 +114,34 @@ def plan_regions(
         task = _task(mixture, region, [examples[int(i)] for i in here], vectors[here], limits, left)
         if task is None:
             beyond.append(region)
+        elif len(task.arms) < 2:
+            alike.append(region)
         else:
             tasks.append(task)
             left -= task.calls
-    return AddPlan(tuple(tasks), tuple(sorted(too_few)), tuple(sorted(beyond)))
-
-
-async def run_region(mixture: Mixture, task: RegionTask, trials: Trials, *, confidence: float) -> RegionResult:
-    """Race the candidates of one region and make its expert."""
-    order = np.arange(len(task.judged), dtype=np.intp)
-    raced = await race(task.arms, task.judged, order, trials, calls=task.calls)
-    scores = raced.scores.copy()
-    # A paired verdict on all judged examples, not on those that the race happened to show to both.
-    generalist = task.names.index(GENERALIST) if GENERALIST in task.names else 0
-    for arm in dict.fromkeys((0, raced.winner, generalist)):
-        cells = zip(task.arms[arm].prompts, task.judged, strict=True)
-        scores[arm] = await trials.score(list(cells))
-    best = raced.winner
-    low = lower_bound(scores[best] - scores[0], confidence) if best else 0.0
-    winner = best if best and low > 0 else 0
-    expert = mixture.experts[task.region]
-    if winner:
-        expert = _replaced(expert, task, scores, winner, generalist)
-    means = tuple(float(np.nanmean(row)) if np.isfinite(row).any() else None for row in scores)
-    return RegionResult(task, means, winner, float(low), expert)
+    return AddPlan(tuple(tasks), tuple(sorted(too_few)), tuple(sorted(beyond)), tuple(sorted(alike)))
 
 
 def grown(
-    retrieval: Retrieval | None, examples: Sequence[Example], vectors: Vectors, *, token_budget: int
-) -> Retrieval | None:
-    """Return the retrieval with new demos after the old ones; those beyond ``token_budget`` estimated tokens stay out.
+    retrieval: Retrieval, examples: Sequence[Example], vectors: Vectors, *, token_budget: int
+) -> tuple[Retrieval, NDArray[np.intp]]:
+    """Return the retrieval with new demos after the old ones, and the position of each example among its demos.
 
-    ``vectors`` are in the space in which queries are routed.
+    Examples beyond ``token_budget`` estimated tokens stay out; their position is -1. ``vectors`` are in the space in
+    which queries are routed.
     """
-    if retrieval is None:
-        return None
     demos = [Demo.of(example) for example in examples]
     kept = [place for place, demo in enumerate(demos) if demo.tokens <= token_budget]
+    places = np.full(len(demos), -1, np.intp)
+    places[kept] = len(retrieval.demos) + np.arange(len(kept))
     if not kept:
-        return retrieval
-    return Retrieval(
+        return retrieval, places
+    pool = Retrieval(
         (*retrieval.demos, *(demos[place] for place in kept)),
         np.vstack([retrieval.vectors, vectors[kept]]).astype(np.float32),
         retrieval.count,
     )
+    return pool, places
 
 
 # -- one region
@@ -180,7 +153,8 @@ def _task(
     """Return what is tried in a region in at most ``left`` calls, or None if they are too few."""
     projected = project(vectors, mixture.projection)
     order = stream(limits.seed, "add", region).permutation(len(examples))
-    judging, showing = order[: len(order) // 2], order[len(order) // 2 :]
+    half = len(order) // 2 if limits.shown else len(order)
+    judging, showing = order[:half], order[half:]
     shown = [examples[int(place)] for place in showing]
     names, prompts = _candidates(mixture, region, shown, projected[showing], limits)
     most = left // len(prompts)
@@ -188,12 +162,15 @@ def _task(
         return None
     judged = [(examples[int(place)], projected[int(place)]) for place in judging]
     taken = {demo.input for prompt in prompts for demo in prompt.demos}
-    count = min(most - len(judged), OLD_PER_NEW * len(judged))
+    # Demos of the pool have answers; rules could not be told from them.
+    count = min(most - len(judged), OLD_PER_NEW * len(judged)) if limits.shown else 0
     judged += _old_examples(mixture, region, taken, count, limits.seed)
     mixed = stream(limits.seed, "add order", region).permutation(len(judged))
     judged = [judged[int(place)] for place in mixed]
-    pool = grown(mixture.retrieval, shown, projected[showing], token_budget=limits.token_budget)
-    retrieved = _retrieved(pool, judged)
+    pool = mixture.retrieval
+    if pool is not None:
+        pool, _ = grown(pool, shown, projected[showing], token_budget=limits.token_budget)
+    retrieved = _retrieved(mixture, pool, judged)
     arms = tuple(
         Arm(
             name,
@@ -218,6 +195,9 @@ def _candidates(
         # A mixture of one prompt holds it twice.
         if expert.prompt == mixture.generalist and mixture.retrieval is None:
             found = found[:2]
+    if refitted == expert.prompt or not limits.shown:
+        # There was no room for new demos, or none may be shown.
+        found = [pair for pair in found if pair[0] != NEW_DEMOS]
     return tuple(name for name, _ in found), tuple(prompt for _, prompt in found)
 
 
@@ -228,7 +208,7 @@ def _old_examples(
     retrieval = mixture.retrieval
     if retrieval is None or count <= 0:
         return []
-    regions = Regions(mixture.centroids).assign(retrieval.vectors)
+    regions = mixture.router.regions(retrieval.vectors)
     usable = [int(i) for i in np.flatnonzero(regions == region) if retrieval.demos[int(i)].input not in shown]
     drawn = stream(seed, "add old", region).permutation(len(usable))[:count]
     places = [usable[int(place)] for place in drawn]
@@ -239,33 +219,25 @@ def _old_examples(
     ]
 
 
-def _retrieved(pool: Retrieval | None, judged: Sequence[tuple[Example, NDArray[np.float32]]]) -> list[tuple[Demo, ...]]:
-    """Return what each judged example retrieves, itself left out."""
+def _retrieved(
+    mixture: Mixture, pool: Retrieval | None, judged: Sequence[tuple[Example, NDArray[np.float32]]]
+) -> list[tuple[Demo, ...]]:
+    """Return what each judged example retrieves from the pool, itself left out."""
     if pool is None:
         return [()] * len(judged)
     wider = Retrieval(pool.demos, pool.vectors, pool.count + 1)
-    found = wider.nearest(np.stack([vector for _, vector in judged]))
-    return [
+    vectors = np.stack([vector for _, vector in judged])
+    shown = [
         tuple(demo for demo in demos if demo.input != example.input)[-pool.count :]
-        for demos, (example, _) in zip(found, judged, strict=True)
+        for demos, (example, _) in zip(wider.nearest(vectors), judged, strict=True)
     ]
-
-
-def _replaced(expert: Expert, task: RegionTask, scores: NDArray[np.float64], winner: int, generalist: int) -> Expert:
-    """Return the region's expert after another candidate has won."""
-    back = task.names[winner] == GENERALIST
-    # What the expert itself scored: where the generalist answers, that is the one it was better than.
-    own = 0 if back else winner
-    gain = paired_difference(scores[own], scores[generalist])
-    return replace(
-        expert,
-        prompt=expert.prompt if back else task.prompts[winner],
-        size=expert.size + task.new,
-        validation=len(task.judged),
-        score=float(scores[own].mean()),
-        generalist_score=float(scores[generalist].mean()),
-        gain=gain.mean,
-        gain_low=gain.low,
-        gain_high=gain.high,
-        fallback=back,
-    )
+    limits = mixture.limits
+    if limits is None or limits.margin is None:
+        return shown
+    # An example's own demo is in the nearest region, never in the second.
+    regions = Regions(mixture.centroids)
+    demos = RegionDemos(pool, regions.assign(pool.vectors))
+    _, second, margins = two_nearest(regions.distances(vectors))
+    for row in np.flatnonzero(margins <= limits.margin):
+        shown[row] = demos.beside(shown[row], vectors[row], int(second[row]))
+    return shown

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from mop.cli import main
 from mop.comparison import compare
 from mop.decoding import Decoding
 from mop.drift import Reference
-from mop.mixture import EncoderRecord, Mixture
+from mop.embeddings.region_map import draw_map
+from mop.limits import Limits
+from mop.mixture import EncoderRecord, Expert, Mixture
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
 
@@ -59,16 +62,83 @@ RETRIEVAL = Retrieval((Demo("a", "b"),), BASE.centroids[:1], 1)
         ({"encoder_record": replace(BASE.encoder_record, probes=-BASE.encoder_record.probes)}, ["vectors"]),
         ({"retrieval": RETRIEVAL}, ["retrieval", "added"]),
         ({"projection": np.eye(33, 32, dtype=np.float32)}, ["vectors"]),
+        ({"encoder_record": replace(BASE.encoder_record, state=np.ones((1, 32), np.float32))}, ["vectors"]),
         ({"reference": Reference((1, 0, 0), ((0.5,), (), ()))}, ["settings", "held-out examples"]),
+        ({"region_map": draw_map(BASE.centroids, BASE.centroids)}, ["vectors"]),
+        ({"limits": Limits((0.5, math.inf, math.inf))}, ["experts", "changed", 0, "figures", "threshold"]),
+        ({"centroids": BASE.centroids[[1, 2, 0]]}, ["experts", "changed", 0]),
     ],
 )
-def test_every_part_of_a_mixture_is_compared(change: dict[str, Any], where: list[str]) -> None:
+def test_every_part_of_a_mixture_is_compared(change: dict[str, Any], where: list[str | int]) -> None:
     found = compare(BASE, replace(BASE, **change))
     assert found
     place: Any = found.to_dict()
     for name in where:
         place = place[name]
     assert place
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"coverage": 0.9}, "limits.coverage"),
+        ({"measure": "demo"}, "limits.measure"),
+        ({"margin": 0.1}, "limits.margin"),
+        ({"width": 0.1}, "limits.width"),
+        ({"measured": {"routes": {"chosen": "kernel"}}}, "limits.measured.routes.chosen"),
+    ],
+)
+def test_each_limit_is_compared(change: dict[str, Any], name: str) -> None:
+    limits = Limits((math.inf,) * 3, 0.99)
+    found = compare(replace(BASE, limits=limits), replace(BASE, limits=replace(limits, **change)))
+    assert list(found.settings) == [name]
+    assert not any(found.experts)
+
+
+def test_another_map_is_said_and_the_same_map_is_silent() -> None:
+    drawn = draw_map(BASE.centroids, BASE.centroids)
+    other = replace(drawn, sample=drawn.sample[:1], regions=drawn.regions[:1])
+    assert compare(replace(BASE, region_map=drawn), replace(BASE, region_map=other)).vectors == ("map of the regions",)
+    assert not compare(replace(BASE, region_map=drawn), replace(BASE, region_map=replace(drawn)))
+
+
+def test_a_new_field_of_a_mixture_is_compared_above_before_it_is_listed_here() -> None:
+    assert {one.name for one in fields(Mixture)} == {
+        *("experts", "generalist", "centroids", "encoder_record", "model", "decoding", "metric", "projection"),
+        *("retrieval", "limits", "region_map", "reference", "report", "provenance"),
+    }
+    assert {one.name for one in fields(Limits)} == {
+        *("thresholds", "coverage", "measure", "margin", "width", "measured")
+    }
+    assert {one.name for one in fields(EncoderRecord)} == {"name", "identity", "probes", "state"}
+    assert {one.name for one in fields(Expert)} == {
+        *("prompt", "size", "validation", "words", "proposer", "score", "generalist_score"),
+        *("gain", "gain_low", "gain_high", "fallback"),
+    }
+    assert {one.name for one in fields(Decoding)} == {"max_tokens", "stop", "temperature"}
+    assert {one.name for one in fields(Retrieval)} == {"demos", "vectors", "count"}
+    # What was retrieved belongs to one query and to no mixture.
+    assert {one.name for one in fields(Prompt)} == {"instruction", "demos", "layout", "retrieved"}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"size": 99}, "size"),
+        ({"validation": 99}, "validation"),
+        ({"words": ("other",)}, "words"),
+        ({"proposer": "other"}, "proposer"),
+        ({"score": 0.1}, "score"),
+        ({"generalist_score": 0.1}, "generalist_score"),
+        ({"gain": 0.9}, "gain"),
+        ({"gain_low": 0.0}, "gain_low"),
+        ({"gain_high": 0.9}, "gain_high"),
+        ({"fallback": True}, "fallback"),
+    ],
+)
+def test_each_figure_of_an_expert_is_compared(change: dict[str, Any], name: str) -> None:
+    (found,) = [one for one in compare(BASE, with_expert(BASE, 0, **change)).experts if one]
+    assert list(found.figures) == [name]
 
 
 def test_an_expert_is_known_again_by_its_centroid_whatever_its_number() -> None:

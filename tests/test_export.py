@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,14 +16,16 @@ import jinja2
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from small import WordEncoder, small_mixture
+from small import TOPICS, WordEncoder, small_mixture
 
 from mop.cli import main
+from mop.embeddings.index import EXACT_MOST
 from mop.errors import SettingsError
 from mop.export import TARGETS, export
 from mop.export.frameworks import escape_nunjucks
+from mop.limits import Limits
 from mop.mixture import PROBES, EncoderRecord, Expert, Mixture
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
@@ -70,17 +73,27 @@ def mixtures(draw: st.DrawFn) -> Mixture:
 
     projected = draw(st.booleans())
     routed = 4 if projected else dimension
-    pool = draw(st.lists(st.builds(Demo, TEXT, TEXT), min_size=1, max_size=4))
+    pool = draw(st.lists(st.builds(Demo, TEXT, TEXT), min_size=1, max_size=6))
+    retrieval = (
+        Retrieval(tuple(pool), unit(len(pool), routed), draw(st.integers(1, 3))) if draw(st.booleans()) else None
+    )
+    thresholds = st.floats(0, 4) | st.just(math.inf)
+    limits = Limits(
+        tuple(draw(thresholds) for _ in range(count)),
+        measure=draw(st.sampled_from(["centroid", "demo"])) if retrieval else "centroid",
+        margin=draw(st.none() | st.floats(0, 2)) if retrieval else None,
+        width=draw(st.none() | st.floats(1e-3, 10)),
+    )
     return small_mixture(
         experts=tuple(
-            Expert(draw(PROMPTS), 3, 2, words=(draw(TEXT),), fallback=draw(st.booleans())) for _ in range(count)
+            Expert(draw(PROMPTS), 3, 2, words=(draw(TEXT),), gain=draw(st.floats(-1, 1)), fallback=draw(st.booleans()))
+            for _ in range(count)
         ),
         generalist=draw(PROMPTS),
         centroids=unit(count, routed),
         projection=rng.standard_normal((dimension + 1, 4)).astype(np.float32) if projected else None,
-        retrieval=Retrieval(tuple(pool), unit(len(pool), routed), draw(st.integers(1, 3)))
-        if draw(st.booleans())
-        else None,
+        retrieval=retrieval,
+        limits=draw(st.sampled_from([limits, None])),
         encoder_record=EncoderRecord("words", "words", unit(len(PROBES))),
     )
 
@@ -103,15 +116,23 @@ def loaded(text: str) -> ModuleType:
 # -- python
 
 
-@settings(max_examples=40, deadline=None)
+def rounding_decides(mixture: Mixture, vector: Any) -> bool:
+    """Whether queries that differ by about a millionth go elsewhere."""
+    noise = np.random.default_rng(0).standard_normal((24, vector.shape[1]))
+    routes = mixture.route_vectors(np.vstack([vector, vector + 3e-6 * noise]).astype(np.float32))
+    return len({(route.expert, route.reason, route.retrieved) for route in routes}) > 1
+
+
+@settings(max_examples=150, deadline=None)
 @given(mixtures(), QUERIES, st.integers(0, 10**6))
 def test_the_python_file_routes_and_asks_as_the_mixture_does(mixture: Mixture, query: str, seed: int) -> None:
     module = loaded(only(mixture, "python"))
     vector = np.random.default_rng(seed).standard_normal((1, 6)).astype(np.float32)
     vector /= np.linalg.norm(vector)
+    assume(not rounding_decides(mixture, vector))
     route = mixture.route_vectors(vector)[0]
     found = module.route(vector[0])
-    assert (found["expert"], found["fallback"]) == (route.expert, route.fallback)
+    assert (found["expert"], found["fallback"], found["reason"]) == (route.expert, route.fallback, route.reason)
     assert found["distance"] == pytest.approx(route.distance, abs=1e-5)
     assert found["margin"] == pytest.approx(route.margin, abs=1e-5)
     assert [Demo(*pair) for pair in found["retrieved"]] == list(route.retrieved)
@@ -149,12 +170,50 @@ def test_the_python_file_refuses_another_encoder_and_a_vector_of_another_size() 
         module.route("a text")
 
 
+@pytest.mark.parametrize(
+    ("limits", "query"),
+    [
+        (Limits((0.5,) * 3, coverage=0.99, measure="demo"), "card zebras sing underwater operas"),
+        (Limits((0.01, math.inf, 0.5), coverage=0.9), "a card please"),
+        (Limits((math.inf,) * 3, margin=0.2), "card lost parcel lost late"),
+        (Limits((math.inf,) * 3, width=10.0), "card card parcel"),
+    ],
+)
+def test_the_python_file_departs_from_the_nearest_centroid_where_the_mixture_does(limits: Limits, query: str) -> None:
+    demos = tuple(Demo(f"my {topic} {state}", f"{topic}_{state}") for topic in TOPICS for state in ("lost", "late"))
+    pool = Retrieval(demos, WordEncoder().encode([demo.input for demo in demos]), 1)
+    plain, limited = small_mixture(retrieval=pool), small_mixture(retrieval=pool, limits=limits)
+
+    def encode(text: str) -> Any:
+        return WordEncoder().encode([text])[0]
+
+    routes = []
+    for mixture in (plain, limited):
+        module, route = loaded(only(mixture, "python")), mixture.route(query)
+        found = module.route(query, encode)
+        routes.append((found["expert"], found["reason"], [Demo(*pair) for pair in found["retrieved"]]))
+        assert routes[-1] == (route.expert, route.reason, list(route.retrieved))
+        assert module.messages(query, encode=encode) == as_dicts(mixture.prompt_of(route).messages(query))
+    assert routes[0] != routes[1]
+
+
+def test_beyond_the_demos_that_are_all_compared_the_python_file_says_that_it_searches_otherwise() -> None:
+    for count in (EXACT_MOST, EXACT_MOST + 1):
+        pool = Retrieval((Demo("a", "b"),) * count, np.zeros((count, 32), np.float32), 1)
+        lost = export(small_mixture(retrieval=pool), "python").lost
+        assert [sentence for sentence in lost if "cells" in sentence] == list(lost) == list(lost[: count - EXACT_MOST])
+
+
 def test_every_field_that_routes_a_query_is_known_to_the_python_file() -> None:
-    """A new field of a mixture belongs into mop/export/standalone.py if it changes routes, and into this list."""
-    assert {field.name for field in fields(Mixture)} == {
-        "experts", "generalist", "centroids", "encoder_record", "model", "decoding", "metric", "projection",
-        "retrieval", "reference", "report", "provenance",
-    }  # fmt: skip
+    """A new field belongs into mop/export/standalone.py if it changes routes or prompts, and into a list below."""
+    written = {"experts", "generalist", "centroids", "encoder_record", "model", "decoding", "projection", "retrieval"}
+    about_it = {"metric", "region_map", "reference", "report", "provenance"}
+    assert {field.name for field in fields(Mixture)} == written | {"limits"} | about_it
+    assert {field.name for field in fields(Limits)} == {
+        *("thresholds", "measure", "margin", "width"),
+        *("coverage", "measured"),  # only say where the others come from
+    }
+    assert {field.name for field in fields(EncoderRecord)} == {"name", "identity", "probes", "state"}
 
 
 # -- messages and text
@@ -171,6 +230,13 @@ def test_the_exported_messages_are_those_that_the_mixture_sends(mixture: Mixture
         assert [*found["messages"], user] == as_dicts(prompt.messages(query))
     centroids = np.asarray(document["routing"]["centroids"], np.float32)
     np.testing.assert_array_equal(centroids, mixture.centroids)
+    limits = document["routing"]["limits"]
+    given = mixture.limits or Limits((math.inf,) * len(mixture))
+    assert [math.inf if value is None else value for value in limits["thresholds"]] == list(given.thresholds)
+    assert [limits[name] for name in ("measure", "margin", "width")] == [given.measure, given.margin, given.width]
+    rule = document["routing"]["rule"]
+    assert ("margin" in rule, "width" in rule) == (given.margin is not None, given.width is not None)
+    assert ("thresholds" in rule) == any(map(math.isfinite, given.thresholds))
 
 
 def test_fences_are_longer_than_any_in_the_prompt() -> None:
@@ -261,6 +327,22 @@ def test_what_a_target_cannot_express_is_said() -> None:
         lost = " ".join(export(small_mixture(retrieval=retrieval), target).lost)
         assert ("retrieve" in lost) == (target not in ("python", "openai-messages")), target
         assert "retrieve" not in " ".join(export(small_mixture(), target).lost), target
+
+
+def test_a_text_without_routing_says_which_limits_it_leaves_out() -> None:
+    limits = Limits((1.0, 1.0, 1.0), 0.9, "demo", margin=0.1, width=0.2)
+    retrieval = Retrieval((Demo("a", "b"),), small_mixture().centroids[:1], 1)
+    lost = " ".join(export(small_mixture(retrieval=retrieval, limits=limits), "prompts").lost)
+    assert ("far from all" in lost, "near a border" in lost, "kernel" in lost) == (True, True, True)
+    none = " ".join(export(small_mixture(limits=Limits((math.inf,) * 3, 0.9)), "prompts").lost)
+    assert ("far from all" in none, "near a border" in none, "kernel" in none) == (False, False, False)
+
+
+def test_what_a_fitted_encoder_learned_is_said_to_be_lost_wherever_routes_are_written() -> None:
+    record = replace(small_mixture().encoder_record, name="tfidf", state=np.ones((1, 32), np.float32))
+    for target in TARGETS:
+        lost = " ".join(export(small_mixture(encoder_record=record), target).lost)
+        assert ("was fitted" in lost) == (target not in ("prompts", "promptfoo")), target
 
 
 def test_an_unknown_target_and_half_a_character_are_typed_errors() -> None:

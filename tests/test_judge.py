@@ -157,8 +157,10 @@ def test_verdicts_are_read_as_they_are_written(text: str, vote: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "grade"),
-    [("7", 7), ("10", 10), ("8/10", 8), ("Grade: 9.", 9), ("11", None), ("7.5", None), ("7 or 8", None), ("0", None)]
-    + [("8 out of 10", 8), ("-3", None), ("<think>maybe 3</think>7", 7)],
+    [
+        *[("7", 7), ("10", 10), ("8/10", 8), ("Grade: 9.", 9), ("8 out of 10", 8), ("<think>maybe 3</think>7", 7)],
+        *[("11", None), ("7.5", None), ("7 or 8", None), ("0", None), ("-3", None)],
+    ],
 )
 def test_grades_are_whole_numbers_from_one_to_ten(text: str, grade: int | None) -> None:
     assert read_grade(text) == grade

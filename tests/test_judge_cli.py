@@ -77,7 +77,7 @@ def test_answers_to_other_inputs_are_refused_before_anything_is_asked(
 
 
 @pytest.fixture
-def learned(files: tuple[str, str], tmp_path: Path) -> tuple[str, str]:  # noqa: ARG001 - sets folder and key
+def learned(files: tuple[str, str], tmp_path: Path) -> tuple[str, str]:
     """A mixture that was learned with few calls, and examples to score it on."""
     data = write(
         tmp_path / "task.jsonl", {f"thing {number}": "right" if number % 2 else "left" for number in range(60)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from small import TOPICS, WordEncoder, small_mixture
 
 from mop.artifact import from_bytes, to_bytes
+from mop.cli import main
 from mop.embeddings.encoders import Vectors
 from mop.errors import ArtifactError
 from mop.limits import FAR, NO_GAIN, Limits
@@ -150,3 +152,28 @@ def test_limits_that_cannot_be_are_an_artifact_error(change: dict[str, Any], wor
 def test_limits_that_speak_of_demos_need_demos() -> None:
     with pytest.raises(ArtifactError, match="retrieves none"):
         to_bytes(limited(Limits(NONE, margin=0.1), retrieves=False))
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (Limits(NONE), []),
+        (Limits((0.5, 0.5, 0.5), 0.99), ["centroid than a threshold go to the generalist; at most 0.01 of queries"]),
+        (
+            Limits((0.5, math.inf, 0.5), 0.9, "demo"),
+            ["the nearest example than a threshold go to the generalist, in 2"],
+        ),
+        (Limits(NONE, 0.99), ["it takes 99 validation examples"]),
+        (Limits(NONE, margin=0.125), ["farther by 0.125 at most"]),
+        (Limits((0.5,) * 3, 0.9, width=0.1), ["at most 0.1 of", "not the nearest"]),
+    ],
+)
+def test_show_says_what_the_limits_do(
+    limits: Limits, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limited(limits).save(tmp_path / "bank.mop")
+    assert main(["show", str(tmp_path / "bank.mop")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("far ", "borders "))]
+    assert len(lines) == len(said)
+    for words, line in zip(said, lines, strict=True):
+        assert words in line

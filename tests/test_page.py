@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,9 +14,10 @@ import httpx2
 import pytest
 from fake_upstream import FakeUpstream
 from serving import QUICK, Running, chat, running, serve_small, small_app
-from small import WordEncoder, small_mixture
+from small import TOPICS, WordEncoder, small_mixture
 
 from mop.embeddings.region_map import draw_map
+from mop.limits import Limits
 from mop.mixture import Expert
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
@@ -223,6 +225,64 @@ def test_a_query_is_explained_as_it_would_be_answered_and_nothing_is_sent(
     sent = upstream.bodies[-1]
     assert document["messages"] == sent["messages"]
     assert document["parameters"] == {name: value for name, value in sent.items() if name != "messages"}
+
+
+DEMOS = tuple(Demo(f"my {topic} {state}", f"{topic}_{state}") for topic in TOPICS for state in ("lost", "late"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "query", "answers", "departs"),
+    [
+        (None, "my card lost", "the region's own prompt", None),
+        (None, "meeting", "the generalist: this region's own prompt showed no gain", None),
+        (
+            Limits((0.5,) * 3, coverage=0.99, measure="demo"),
+            "card zebras sing underwater operas",
+            r"the generalist: the query is far from all examples; the nearest labelled example is at distance 1\.\d{3}"
+            r", and this region's prompt answers up to 0\.500$",
+            None,
+        ),
+        (
+            Limits((0.01,) * 3, coverage=0.99),
+            "a card please",
+            r"the generalist: the query is far from all examples; the region's centroid is at distance 0\.\d{3}, and "
+            r"this region's prompt answers up to 0\.010$",
+            None,
+        ),
+        (
+            Limits((math.inf,) * 3, margin=0.2),
+            "card lost parcel lost late",
+            "the region's own prompt",
+            r"the second region is hardly farther \(margin 0\.\d{3}, up to 0\.200 counts\)",
+        ),
+        (Limits((math.inf,) * 3, margin=0.2), "my card lost", "the region's own prompt", None),
+        (
+            Limits((math.inf,) * 3, width=10.0),
+            "card card parcel",
+            "the region's own prompt",
+            r"region 0 \(card, lost\) is nearer, but gains count as well: weighed by nearness, the gain of region 1 is",
+        ),
+    ],
+)
+def test_a_route_says_its_reason_in_words(
+    upstream: FakeUpstream, limits: Limits | None, query: str, answers: str, departs: str | None
+) -> None:
+    pool = Retrieval(DEMOS, WordEncoder().encode([demo.input for demo in DEMOS]), 1)
+    mixture = small_mixture(limits=limits, retrieval=pool)
+    with running(create_app([serve_small("bank", Upstream(upstream.base_url), mixture=mixture)], limits=QUICK)) as one:
+        found = tried(one, query).json()
+    assert re.match(answers, found["answers"])
+    assert (found["departure"] is None) == (departs is None)
+    assert departs is None or re.match(departs, found["departure"])
+
+
+def test_the_page_says_what_happens_where_regions_end(upstream: FakeUpstream) -> None:
+    pool = Retrieval(DEMOS, WordEncoder().encode([demo.input for demo in DEMOS]), 1)
+    limits = Limits((0.5, math.inf, 0.5), 0.99, "demo", margin=0.125)
+    said = words(page_of(upstream, limits=limits, retrieval=pool))
+    assert "queries farther from the nearest example than a threshold go to the generalist, in 2 of 3 regions" in said
+    assert "farther by 0.125 at most also gets that region's nearest demo" in said
+    assert "threshold" not in words(page_of(upstream))
 
 
 def test_a_query_lands_beside_the_mark_of_its_region(server: Running) -> None:

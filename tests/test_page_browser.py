@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from serving import QUICK, Running, chat, running, serve_small, small_app
 from small import WordEncoder, small_mixture
 
 from mop.embeddings.region_map import draw_map
+from mop.limits import Limits
 from mop.mixture import Expert, Mixture
 from mop.prompts import Demo, Prompt
 from mop.serve.app import create_app
@@ -109,6 +111,21 @@ def test_a_query_lands_where_the_server_says_and_the_point_moves_there(page: Bro
         places.append(found["point"])
     assert places[0] != places[1]
     assert page.complaints == []
+
+
+def test_a_route_that_departs_from_the_nearest_region_is_said(browser: Browser, upstream: FakeUpstream) -> None:
+    mixture = small_mixture(limits=Limits((math.inf,) * 3, width=10.0))
+    with running(create_app([serve_small("bank", Upstream(upstream.base_url), mixture=mixture)], limits=QUICK)) as one:
+        browser.look()
+        browser.open(one.root)
+        try_query(browser, "card card parcel")
+        assert browser.text("#why-departure").startswith("region 0 (card, lost) is nearer, but gains count as well")
+        assert browser.text("#term-region") == "Region"
+        assert browser.text("#term-second") == "Nearest region"
+        try_query(browser, "parcel parcel")
+        assert not browser.find("#departs").is_displayed()
+        assert browser.text("#why-answers") == "the region's own prompt"
+    assert browser.complaints == []
 
 
 def test_nothing_is_sent_to_the_model_until_ask_is_pressed_and_then_it_counts(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mop.cli.inputs import check_lengths, read
 from mop.cli.learning import require_writable
-from mop.cli.options import DataOptions, ReplayOptions
+from mop.cli.options import DataOptions, JudgeOptions, ReplayOptions
 from mop.cli.output import Output, say
 from mop.cli.tables import new_table, words
 from mop.cli.words import UNKNOWN, clean, money, plural, shorten
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _LISTED = 5
 _NO_DATA = DataOptions()
+_NO_JUDGE = JudgeOptions()
 _NO_RUN = ReplayOptions()
 
 
@@ -41,6 +42,8 @@ def add(
     base_url: str | None = None,
     concurrency: int | None = None,
     metric: str | None = None,
+    allow_code: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    judging: JudgeOptions = _NO_JUDGE,
     columns: DataOptions = _NO_DATA,
     run: ReplayOptions = _NO_RUN,
 ) -> None:
@@ -59,6 +62,7 @@ def add(
         base_url: Address of an OpenAI-compatible endpoint, up to /v1.
         concurrency: Most calls in flight to an endpoint [default: 8].
         metric: Another metric than the mixture's.
+        allow_code: Let the metric python_tests run what the model writes, in a sandbox.
     """
     from mop.adding import aadd, plan_addition
     from mop.cli.progress import SearchProgress
@@ -73,8 +77,9 @@ def add(
     if out is not None:
         require_writable(out)
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
-        before = with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture, allow_code=False)
-        given: dict[str, Any] = {"model": before.model, "budget": budget, "base_url": base_url}
+        before = with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture, allow_code)
+        given: dict[str, Any] = {"model": before.model, "budget": budget, "base_url": base_url, **asdict(judging)}
+        given["allow_code"] = allow_code or None
         learned = before.provenance.get("settings")
         if isinstance(learned, dict) and isinstance(learned.get("confidence"), float):
             given["confidence"] = learned["confidence"]
@@ -129,7 +134,8 @@ def _say_screened(screened: Screened, mixture: Mixture, output: Output) -> None:
         )
         output.warn("\n".join([heading, *listed]))
     longest = max(screened.new, key=lambda example: estimate_tokens(example.output))
-    if estimate_tokens(longest.output) > mixture.decoding.max_tokens:
+    ruled = mixture.metric.partition(":")[0] == "checks"
+    if not ruled and estimate_tokens(longest.output) > mixture.decoding.max_tokens:
         output.warn(
             f"The mixture ends answers after {mixture.decoding.max_tokens} tokens, and "
             f"{shorten(longest.output, 40)!r} is longer; learn it anew for such answers."
@@ -142,6 +148,8 @@ def _say_plan(planned: Planned, mixture: Mixture, output: Output, *, quiet_cost:
     plan = planned.plan
     if plan.too_few:
         output.note(f"Too few new examples to try again: {_regions(plan.too_few)}.")
+    if plan.alike:
+        output.note(f"Nothing to choose from in {_regions(plan.alike)}: all candidates are the same prompt.")
     if plan.beyond_budget:
         output.warn(f"The budget has no calls for {_regions(plan.beyond_budget)}.")
     if not plan.tasks:
@@ -156,7 +164,7 @@ def _cost(planned: Planned, mixture: Mixture) -> str:
         price = ", price not known" if planned.usd is None else f", about {money(planned.usd)} without prompt caching"
     regions = [one.region for one in planned.plan.tasks]
     return (
-        f"At most {plural(planned.plan.calls, 'call')} to {mixture.model}"
+        f"At most {plural(planned.calls, 'call')} to {mixture.model}"
         + (f" for {_regions(regions)}" if regions else "")
         + f": about {plural(planned.prompt_tokens, 'prompt token')} and "
         f"{plural(planned.completion_tokens, 'completion token')}{price}."
@@ -175,9 +183,10 @@ def _planned(planned: Planned) -> dict[str, Any]:
         "conflicts": [asdict(one) for one in screened.conflicts],
         "too_few": list(plan.too_few),
         "beyond_budget": list(plan.beyond_budget),
+        "alike": list(plan.alike),
         "estimate": {
             "regions": [task.region for task in plan.tasks],
-            "calls": plan.calls,
+            "calls": planned.calls,
             "prompt_tokens": planned.prompt_tokens,
             "completion_tokens": planned.completion_tokens,
             "usd": planned.usd,

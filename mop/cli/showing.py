@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +18,6 @@ from mop.cli.output import say, write_json
 from mop.cli.tables import REGIONS_LEGEND, print_prompt, regions_table, words
 from mop.cli.words import money, plural, shorten, signed
 from mop.connect import is_local
-from mop.embeddings.conformal import needed
 from mop.errors import SettingsError
 from mop.lm.prices import Prices
 from mop.lm.request import Usage
@@ -115,21 +113,8 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
 
 def _limits(mixture: Mixture) -> list[str]:
     """Return what happens to queries where the regions end."""
-    limits = mixture.limits
-    if limits is None:
-        return []
-    lines = []
-    if limits.coverage is not None and any(map(math.isfinite, limits.thresholds)):
-        share = f"{1 - limits.coverage:.2g} of queries like the examples"
-        lines.append(f"far       a query far from all examples goes to the generalist; at most {share} do")
-    elif limits.coverage is not None:
-        count = needed(limits.coverage)
-        lines.append(f"far       no threshold for queries far from all examples: it takes {count} validation examples")
-    if limits.margin is not None:
-        lines.append("borders   a query near one also gets the nearest demo of the second region")
-    if limits.width is not None:
-        lines.append("borders   regions weigh by distance and gain, in place of the nearest one")
-    return lines
+    found = [] if mixture.limits is None else mixture.limits.sentences()
+    return [f"{name.lower():<10}{sentence}" for name, sentence in found]
 
 
 def _cost(mixture: Mixture) -> list[str]:

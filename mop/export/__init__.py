@@ -1,7 +1,8 @@
 """Export: a mixture in the formats of other tools. Knows nothing of where files go; imports none of those tools.
 
-Each target is a function from a Mixture to an `Exported`. What a target cannot express is never dropped silently: it
-is listed in ``lost``.
+Each target is a function from a Mixture to an `Exported`. What a target cannot express of what is asked, and of where a
+query goes, is never dropped silently: it is listed in ``lost``. What is known about a mixture (scores, its map, what
+held-out examples looked like, where it comes from) stays in its file.
 """
 
 from __future__ import annotations

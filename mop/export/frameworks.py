@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from mop.connect import is_local
-from mop.export.parts import Exported, Frame, calling, name_of, prompts_by_name, routing
+from mop.export.parts import Exported, Frame, calling, encoder_lost, name_of, prompts_by_name, routing
 from mop.mixture import Mixture
 from mop.prompts import Prompt
 
@@ -48,6 +48,7 @@ def dspy(mixture: Mixture) -> Exported:
         "DSPy's adapter puts a prompt into words of its own, so messages differ from mop's; the instruction and the "
         "demos are the same.",
         "A Predict doesn't route: routing.json has the centroids and the rule.",
+        *encoder_lost(mixture),
     ]
     if mixture.retrieval is not None:
         lost.append(
@@ -69,7 +70,7 @@ def langchain(mixture: Mixture) -> Exported:
         "experts": [found[name_of(number)] for number in range(len(mixture))],
         "routing": routing(mixture),
     }
-    lost = ["A template doesn't route: routing has the centroids and the rule."]
+    lost = ["A template doesn't route: routing has the centroids and the rule.", *encoder_lost(mixture)]
     if mixture.retrieval is not None:
         lost.append("Demos to retrieve are in routing; give the nearest as messages in `retrieved`.")
         if any(expert.prompt.layout == "block" for expert in mixture.experts):
@@ -92,7 +93,7 @@ def promptfoo(mixture: Mixture) -> Exported:
         listed.append({"label": name, "raw": text})
     decoding = {key: value for key, value in calling(mixture).items() if key != "model" and value != []}
     provider: dict[str, Any] = {"id": f"openai:chat:{mixture.model}", "config": decoding}
-    lost = ["promptfoo doesn't route: every prompt meets every test."]
+    lost = ["promptfoo doesn't route: every prompt meets every test, also one far from all examples."]
     if is_local(mixture.model):
         lost.append(
             f"promptfoo cannot start {mixture.model}: serve the mixture (`mop serve`) and give the provider its "

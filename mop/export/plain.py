@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
-from mop.export.parts import Exported, Frame, calling, name_of, prompts_by_name, routing
+from mop.export.parts import Exported, Frame, calling, encoder_lost, name_of, prompts_by_name, routing
 from mop.mixture import Mixture
 from mop.prompts import Prompt
 
@@ -25,6 +26,13 @@ def prompts(mixture: Mixture) -> Exported:
             parts.append("No gain was shown for this region: the generalist answers its queries.")
         parts.append(_messages(expert.prompt))
     lost = ["Routing is left out: a text to read has no vectors."]
+    if (limits := mixture.limits) is not None:
+        if any(map(math.isfinite, limits.thresholds)):
+            lost.append("Queries far from all examples go to the generalist; the distances are left out.")
+        if limits.margin is not None:
+            lost.append("A query near a border also gets a demo of the second region; that is left out.")
+        if limits.width is not None:
+            lost.append("Gains and distances together choose the expert; the kernel's width is left out.")
     if mixture.retrieval is not None:
         lost.append(
             f"The {len(mixture.retrieval.demos)} demos to retrieve from are left out; an expert shows the "
@@ -59,7 +67,8 @@ def openai_messages(mixture: Mixture) -> Exported:
         "experts": experts,
         "routing": routing(mixture),
     }
-    return Exported({"messages.json": json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n"})
+    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return Exported({"messages.json": text}, tuple(encoder_lost(mixture)))
 
 
 def _messages(prompt: Prompt) -> str:

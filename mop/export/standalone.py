@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mop.export.parts import Exported, calling
+from mop.export.parts import Exported, calling, demo_regions, encoder_lost, limits_of
 from mop.mixture import PROBE_COSINE, PROBES, Mixture
 from mop.prompts import Demo, Prompt
+from mop.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ def _array(name):
 _CENTROIDS = _array("centroids")
 _PROJECTION = _array("projection") if "projection" in _ARRAYS else None
 _RETRIEVED = _array("retrieved") if "retrieved" in _ARRAYS else None
+_GAINS = np.array([0.0 if one["fallback"] else max(one["gain"], 0.0) for one in EXPERTS])
 
 
 def _unit(vector):
@@ -75,24 +77,43 @@ def route(query, encode=None):
     """Return where a query (a text, or its vector) goes.
 
     A dictionary: `expert`, the squared `distance` to its centroid, the `margin` to the second nearest, `fallback`
-    (whether the generalist answers), `retrieved` (pairs of input and output, the nearest last).
+    (whether the generalist answers), `reason` (why it does: "no gain" or "far from all examples"; else None),
+    `retrieved` (pairs of input and output, the nearest last).
     """
     vector = _place(query, encode)
     distances = _distances(_CENTROIDS, vector)
     order = np.argsort(distances, kind="stable")
+    margin = float(distances[order[1]] - distances[order[0]]) if len(order) > 1 else math.inf
     expert = int(order[0])
-    margin = float(distances[order[1]] - distances[expert]) if len(order) > 1 else math.inf
-    fallback = EXPERTS[expert]["fallback"]
+    if LIMITS["width"] is not None:
+        # A kernel over regions: the largest gain counts, weighed by nearness.
+        weights = np.exp((distances[expert] - distances) / (2 * LIMITS["width"]))
+        weighted = weights / weights.sum() * _GAINS
+        expert = int(weighted.argmax()) if weighted.max() > 0 else expert
+    distance, closest = float(distances[expert]), float(distances[order[0]])
     retrieved = []
-    if _RETRIEVED is not None and not fallback:
-        nearest = np.argsort(_distances(_RETRIEVED, vector), kind="stable")[:RETRIEVE]
+    if _RETRIEVED is not None:
+        apart = _distances(_RETRIEVED, vector)
+        nearest = np.argsort(apart, kind="stable")[:RETRIEVE]
         retrieved = [DEMOS[int(position)] for position in nearest[::-1]]
+        if LIMITS["measure"] == "demo":
+            closest = float(apart[nearest[0]])
+        if LIMITS["margin"] is not None and margin <= LIMITS["margin"]:
+            # Near a border: the nearest demo of the second region comes before the others.
+            beside = [place for place, region in enumerate(DEMO_REGIONS) if region == order[1]]
+            beside = [DEMOS[min(beside, key=lambda place: apart[place])]] if beside else []
+            retrieved = [demo for demo in beside if demo not in retrieved] + retrieved
+    # Thresholds are those of the nearest centroid, whatever the kernel chooses.
+    threshold = LIMITS["thresholds"][order[0]]
+    reason = "far from all examples" if threshold is not None and closest > threshold else None
+    reason = "no gain" if EXPERTS[expert]["fallback"] else reason
     return {
         "expert": expert,
-        "distance": float(distances[expert]),
+        "distance": distance,
         "margin": margin,
-        "fallback": fallback,
-        "retrieved": retrieved,
+        "fallback": reason is not None,
+        "reason": reason,
+        "retrieved": [] if reason else retrieved,
     }
 
 
@@ -127,7 +148,7 @@ def check_encoder(encode):
 
 
 def python(mixture: Mixture) -> Exported:
-    """Return the one file."""
+    """Return the one file. It routes as the mixture does, but for the rounding of distances and for `lost`."""
     arrays = {"centroids": mixture.centroids, "probes": mixture.encoder_record.probes}
     retrieval, demos = mixture.retrieval, []
     if mixture.projection is not None:
@@ -140,15 +161,31 @@ def python(mixture: Mixture) -> Exported:
         "CALL": calling(mixture),
         "ENCODER": {"name": record.name, "identity": record.identity},
         "GENERALIST": _prompt(mixture.generalist),
-        "EXPERTS": [{"fallback": expert.fallback, **_prompt(expert.prompt)} for expert in mixture.experts],
+        "EXPERTS": [
+            {"fallback": expert.fallback, "gain": expert.gain, **_prompt(expert.prompt)} for expert in mixture.experts
+        ],
+        "LIMITS": limits_of(mixture),
         "RETRIEVE": 0 if retrieval is None else retrieval.count,
         "DEMOS": demos,
+        "DEMO_REGIONS": demo_regions(mixture),
         "PROBES": list(PROBES),
         "PROBE_COSINE": PROBE_COSINE,
     }
     lines = [f"{name} = {pprint.pformat(value, width=118, sort_dicts=False)}\n" for name, value in literals.items()]
     packed = "".join(f'    "{name}": {_packed(array)},\n' for name, array in arrays.items())
-    return Exported({"mixture.py": f"{_HEAD}{''.join(lines)}_ARRAYS = {{\n{packed}}}\n{_CODE}"})
+    text = f"{_HEAD}{''.join(lines)}_ARRAYS = {{\n{packed}}}\n{_CODE}"
+    return Exported({"mixture.py": text}, (*encoder_lost(mixture), *_search_lost(retrieval)))
+
+
+def _search_lost(retrieval: Retrieval | None) -> list[str]:
+    from mop.embeddings.index import EXACT_MOST
+
+    if retrieval is None or len(retrieval.demos) <= EXACT_MOST:
+        return []
+    return [
+        f"With more than {EXACT_MOST:,} demos mop looks for the nearest ones in the likeliest cells only; this file "
+        "compares with all of them. It takes longer, and now and then finds a demo that is nearer."
+    ]
 
 
 def _prompt(prompt: Prompt) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from mop.embeddings.encoders import Vectors
 from mop.embeddings.projection import project
 from mop.embeddings.regions import Regions
 from mop.prompts import Demo, Prompt
+from mop.serve.page.reasons import departure, who_answers
 from mop.serve.page.view import View
-from mop.views.view import words_of
 from mop.serve.parsing import parse_chat
 from mop.serve.prompting import chat_body
 from mop.serve.registry import Served
+from mop.views.view import words_of
 
 #: Most demos of a prompt that are compared with a query.
 _MOST_COMPARED = 128
@@ -53,6 +54,8 @@ class Trying:
             "query": query,
             "decision": decision.document,
             "region": _region(view, here, distances),
+            "answers": who_answers(mixture, decision.route, vector),
+            "departure": departure(mixture, decision.route, distances),
             "second": _region(view, others[0], distances) if others else None,
             "point": picture.point(vector, mixture.centroids) if picture else None,
             "nearest_demo": await self._nearest_demo(served, decision.prompt, vector),

@@ -32,6 +32,7 @@ class View(MixtureView):
         if (retrieval := mixture.retrieval) is not None:
             nearest = f"the {plural(retrieval.count, 'demo')} nearest to the query, of {len(retrieval.demos):,}"
             facts.append(("Retrieved", f"{nearest}, after an expert's own"))
+        facts += [] if mixture.limits is None else mixture.limits.sentences()
         for name, key in (("Learned", "created"), ("Training examples", "train"), ("Model calls", "calls")):
             if isinstance(value := origin.get(key), str | int):
                 facts.append((name, f"{value:,}" if isinstance(value, int) else value))

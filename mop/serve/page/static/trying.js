@@ -47,7 +47,12 @@ function fill(found) {
   text("why-second", found.second ? `${named(found.second)}, at distance ${number(found.second.distance)}` : "none");
   text("why-margin", margin(found.decision.margin));
   text("why-demo", found.nearest_demo ? quoted(found.nearest_demo) : "none: the prompt shows no demos");
-  text("why-answers", found.decision.generalist ? "the generalist: no gain shown here" : "the region's own prompt");
+  text("why-answers", found.answers);
+  text("why-departure", found.departure ?? "");
+  element("departs").hidden = found.departure === null;
+  const nearer = found.second && found.second.distance < found.region.distance;
+  text("term-region", nearer ? "Region" : "Nearest region");
+  text("term-second", nearer ? "Nearest region" : "Second nearest");
   const parameters = Object.entries(found.parameters).map(([name, value]) => `${name} ${JSON.stringify(value)}`);
   text("parameters", `${found.messages.length} messages, with ${parameters.join(", ")}.`);
   element("messages").replaceChildren(...found.messages.map(message));
