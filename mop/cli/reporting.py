@@ -118,6 +118,9 @@ def _alone(path: Path, run: ReplayOptions, output: Output) -> tuple[Mixture, lis
         # As for a replay: a ledger that isn't there is not made.
         ledger = open_ledger(run.ledger, replay=True)
     except LedgerError as error:
+        if run.ledger is not None and isinstance(error, NotRecorded):
+            told = f"There is no ledger {run.ledger!r}. Name that of the search, or leave --ledger out."
+            raise LedgerError(told) from error
         if run.ledger is not None:
             raise
         if not isinstance(error, NotRecorded):

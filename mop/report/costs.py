@@ -14,8 +14,9 @@ from mop.prompts import TOKENS_PER_MESSAGE, estimate_tokens
 from mop.report.measuring import MIXTURE, ONE_PROMPT, Measured
 from mop.views.view import number_of
 
-WIDTH, HEIGHT = 720.0, 380.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 24.0, 20.0, 46.0
+#: Width and height of the plot on a wide screen and on a narrow one, in the units of an SVG.
+SIZES = ((720.0, 380.0), (330.0, 320.0))
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 20.0, 20.0, 46.0
 #: Height of a line of text, and how wide a letter is on average.
 _LINE, _LETTER = 15.0, 7.0
 
@@ -61,15 +62,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """The plot: ticks as (place, words), systems, and the corners of the field."""
+    """The plot: its width and height, ticks as (place, words), and systems."""
 
+    size: tuple[float, float]
     across: tuple[tuple[float, str], ...]
     up: tuple[tuple[float, str], ...]
     places: tuple[Place, ...]
-    left: float = _LEFT
-    right: float = WIDTH - _RIGHT
-    top: float = _TOP
-    bottom: float = HEIGHT - _BOTTOM
+
+    @property
+    def field(self) -> tuple[float, float, float, float]:
+        """The field's left, top, right and bottom."""
+        return _LEFT, _TOP, self.size[0] - _RIGHT, self.size[1] - _BOTTOM
 
 
 def costs(mixture: Mixture, measured: Measured | None) -> tuple[Cost, ...]:
@@ -93,10 +96,11 @@ def costs(mixture: Mixture, measured: Measured | None) -> tuple[Cost, ...]:
     )
 
 
-def plot(found: Sequence[Cost]) -> Plot | None:
-    """Return the plot of some costs; None if there are none."""
+def plot(found: Sequence[Cost], size: tuple[float, float] = SIZES[0]) -> Plot | None:
+    """Return the plot of some costs in a width and height; None if there are none."""
     if not found:
         return None
+    width, height = size
     most = max(1.0, *(cost.tokens for cost in found))
     step = _nice(most / 4)
     right_end = step * math.ceil(most / step)
@@ -107,15 +111,15 @@ def plot(found: Sequence[Cost]) -> Plot | None:
     high = high if high > low else low + 0.1
 
     def x(tokens: float) -> float:
-        return round(_LEFT + tokens / right_end * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + tokens / right_end * (width - _LEFT - _RIGHT), 1)
 
     def y(accuracy: float) -> float:
-        return round(HEIGHT - _BOTTOM - (accuracy - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM), 1)
+        return round(height - _BOTTOM - (accuracy - low) / (high - low) * (height - _TOP - _BOTTOM), 1)
 
     across = tuple((x(step * tick), f"{step * tick:,.0f}") for tick in range(round(right_end / step) + 1))
     count = max(1, round((high - low) / (0.1 if high - low <= 0.6 else 0.2)))
     up = tuple((y(low + (high - low) * k / count), f"{low + (high - low) * k / count:.2f}") for k in range(count + 1))
-    labels = _labels([(x(cost.fresh), x(cost.tokens), y(cost.accuracy), cost.name) for cost in found])
+    labels = _labels([(x(cost.fresh), x(cost.tokens), y(cost.accuracy), cost.name) for cost in found], size)
     places = tuple(
         Place(
             cost.name,
@@ -130,10 +134,12 @@ def plot(found: Sequence[Cost]) -> Plot | None:
         )
         for number, (cost, label) in enumerate(zip(found, labels, strict=True))
     )
-    return Plot(across, up, places)
+    return Plot(size, across, up, places)
 
 
-def _labels(systems: Sequence[tuple[float, float, float, str]]) -> list[tuple[float, float, str]]:
+def _labels(
+    systems: Sequence[tuple[float, float, float, str]], size: tuple[float, float]
+) -> list[tuple[float, float, str]]:
     """Return where each name stands (x, baseline, anchor): beside its line, and on no line or other name if it fits."""
     taken = [(fresh - 8, y - 8, tokens + 8, y + 8) for fresh, tokens, y, _ in systems]
     chosen = []
@@ -144,7 +150,7 @@ def _labels(systems: Sequence[tuple[float, float, float, str]]) -> list[tuple[fl
             *((fresh + 9, y + off, "start", fresh + 9) for off in (-11.0, 20.0)),
             (fresh - 11, y + 4, "end", fresh - 11 - width),
             *(
-                (min(fresh + 9, WIDTH - width - 4), y + off, "start", min(fresh + 9, WIDTH - width - 4))
+                (min(fresh + 9, size[0] - width - 4), y + off, "start", min(fresh + 9, size[0] - width - 4))
                 for off in (-27.0, 36.0, -43.0, 52.0)
             ),
         ]
@@ -152,7 +158,7 @@ def _labels(systems: Sequence[tuple[float, float, float, str]]) -> list[tuple[fl
         inside = [
             place
             for place, box in enumerate(boxes)
-            if box[0] >= _LEFT + 2 and box[2] <= WIDTH - 2 and box[1] >= 2 and box[3] <= HEIGHT - _BOTTOM - 2
+            if box[0] >= _LEFT + 2 and box[2] <= size[0] - 2 and box[1] >= 2 and box[3] <= size[1] - _BOTTOM - 2
         ]
         free = [place for place in inside if not any(_cover(boxes[place], other) for other in taken)]
         best = (free or inside or [0])[0]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mop.errors import DataError, SettingsError
-from mop.evaluation import SystemScore, retrieving_prompter, score_prompts
+from mop.evaluation import SystemScore, score_prompts
 from mop.examples import Example
 from mop.mixture import Mixture, Route
 from mop.prompts import Prompt, estimate_tokens
@@ -158,7 +158,8 @@ async def measure(
     scored = []
     for system in plan.systems:
         examples = [plan.examples[place] for place in system.places]
-        scored.append(await score_prompts(system.name, plan.mixture, examples, system.prompts, client, scorer, on_reply))
+        asked = plan.mixture, examples, system.prompts, client, scorer
+        scored.append(await score_prompts(system.name, *asked, on_reply))
     return Measured(plan, tuple(scored))
 
 

@@ -45,6 +45,9 @@ def facts(mixture: Mixture, sha256: str | None) -> tuple[tuple[str, str], ...]:
     if isinstance(settings, Mapping):
         given = [(f"--{str(key).replace('_', '-')}", value) for key, value in settings.items() if value is not None]
         found += [(cut(name, 60), _value(value)) for name, value in given]
+    additions = origin.get("additions")
+    if isinstance(additions, list) and additions:
+        found.append(("Examples were added since", "once" if len(additions) == 1 else f"{len(additions)} times"))
     if sha256 is not None:
         found.append(("SHA-256 of the mixture file", sha256))
     return tuple((name, cut(value, 300)) for name, value in found)
@@ -70,7 +73,8 @@ def learn_again(mixture: Mixture) -> str | None:
         "method": origin.get("method"),
         "metric": mixture.metric,
         "encoder": mixture.encoder_record.name,
-        "answer-tokens": mixture.decoding.max_tokens,
+        # With a stop the length followed from the examples, as it will again; given, it would leave the stop out.
+        "answer-tokens": None if mixture.decoding.stop else mixture.decoding.max_tokens,
         "seed": seed,
         **{str(name).replace("_", "-"): value for name, value in settings.items() if name != "refit"},
     }

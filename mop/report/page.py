@@ -35,9 +35,9 @@ _FOLDER = Path(__file__).parent
 class Facts:
     """What the page is told besides the mixture.
 
-    ``name`` is the mixture's; ``sha256`` that of its file; ``command`` what made this page; ``data`` names the examples;
-    ``validation`` are inputs that are known to be validation examples; ``paid`` the search's calls in the ledger, None
-    where no ledger was asked.
+    ``name`` is the mixture's; ``sha256`` that of its file; ``command`` what made this page; ``data`` names the
+    examples; ``validation`` are inputs that are known to be validation examples; ``paid`` the search's calls in
+    the ledger, None where no ledger was asked.
     """
 
     name: str
@@ -89,13 +89,13 @@ def _render(view: MixtureView, facts: Facts, measured: Measured | None, detail: 
         "mixture": mixture,
         "measured": measured,
         "full": detail is _DETAILS[0],
-        "style": Markup(style),  # noqa: S704 - a file of this package
-        "script": Markup(script),  # noqa: S704 - a file of this package
+        "style": Markup(style),  # a file of this package
+        "script": Markup(script),  # a file of this package
         "policy": _policy(style, script),
-        "finding": finding(mixture, measured),
+        "finding": finding(mixture, measured, found),
         "costs": found,
-        "plot": costs.plot(found),
-        "plot_size": (costs.WIDTH, costs.HEIGHT),
+        "priced": any(cost.usd_uncached for cost in found),
+        "plots": [drawn for size in costs.SIZES if (drawn := costs.plot(found, size)) is not None],
         "map_size": (WIDTH, HEIGHT),
         "dots": ()
         if view.picture is None
@@ -108,6 +108,8 @@ def _render(view: MixtureView, facts: Facts, measured: Measured | None, detail: 
             letters=min(200, detail.letters),
         ),
         "regions": regions.regions(view, measured, mistakes=detail.mistakes, **cuts),
+        "gain_box": regions.gain_box(view),
+        "words_for_split": {"test": "test"}.get(measured.plan.split, "examples given") if measured else "",
         "generalist": regions.shown(mixture.generalist, **cuts),
         "races": racing.races(mixture),
         "candidates": racing.candidates(mixture, detail.letters),
@@ -117,8 +119,7 @@ def _render(view: MixtureView, facts: Facts, measured: Measured | None, detail: 
         ],
         "ranks": racing.ranks(mixture),
         "roles": spending.by_role(mixture),
-        "course": None if facts.paid is None else spending.course(facts.paid),
-        "course_size": (spending.WIDTH, spending.HEIGHT),
+        "courses": [drawn for size in spending.SIZES if (drawn := spending.course(facts.paid or (), size)) is not None],
         "origin": origin.facts(mixture, facts.sha256),
         "learn_again": origin.learn_again(mixture),
     }
@@ -149,8 +150,8 @@ def _asset(name: str) -> str:
 
 def _policy(style: str, script: str) -> str:
     return (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
-        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 from mop.mixture import Mixture
 from mop.report.measuring import Measured
 from mop.report.texts import cut
-from mop.views.view import number_of
+from mop.views.view import number_of, plural
 
 #: The races of a search, in their order, and what raced.
 _RACES = (
@@ -35,7 +35,7 @@ class Runner:
     name: str
     examples: int
     share: float
-    score: float | None
+    words: str
     won: bool
 
 
@@ -85,12 +85,20 @@ def races(mixture: Mixture) -> tuple[Race, ...]:
         seen = [int(max(0.0, number_of(row.get("examples")) or 0.0)) for row in rows]
         longest = max([1, *seen])
         runners = tuple(
-            Runner(cut(row["name"], 120), count, count / longest, number_of(row.get("score")), not place)
+            Runner(cut(row["name"], 120), count, count / longest, _course(row, count, longest, place), not place)
             for place, (row, count) in enumerate(zip(rows, seen, strict=True))
         )
         if runners:
-            found.append(Race(title, words, runners))
+            alone = "Only this one was tried; a larger budget tries more. " if len(runners) == 1 else ""
+            found.append(Race(title, alone + words, runners))
     return tuple(found)
+
+
+def _course(row: Mapping[str, Any], count: int, longest: int, place: int) -> str:
+    score = number_of(row.get("score"))
+    told = "no score" if score is None else f"{score:.2f}"
+    dropped = place > 0 and count < longest
+    return told + (f", dropped after {count:,} of {longest:,}" if dropped else f" on {plural(count, 'example')}")
 
 
 def candidates(mixture: Mixture, letters: int = 400) -> tuple[Candidate, ...]:
@@ -103,7 +111,7 @@ def candidates(mixture: Mixture, letters: int = 400) -> tuple[Candidate, ...]:
         Candidate(_name(place), cut(row["instruction"], letters), cut(str(row.get("proposer")), 60), _fate(row, place))
         for place, row in enumerate(tried)
     ]
-    fate = "raced as a single prompt, or had no place in the race; no expert tried it"
+    fate = "raced in a single prompt at most; no expert tried it"
     for place, text in enumerate(one for one in others if one not in raced):
         writer = "given" if text == others[0] else "demos"
         found.append(Candidate(f"P{place + 1}", cut(text, letters), writer, fate))

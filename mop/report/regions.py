@@ -34,9 +34,13 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What was measured in a region: ``right`` of ``count`` queries, the single prompt's, the difference in words."""
+    """What was measured in a region: ``right`` of ``count`` queries, with one prompt ``right_before``; mean scores of
+    both, their difference in words, and what was wrong.
+    """
 
     count: int
+    right: int
+    right_before: int
     score: float
     other: float
     gain: str
@@ -67,6 +71,15 @@ def regions(
     )
 
 
+def gain_box(view: MixtureView) -> str:
+    """Return the viewBox of the pictures of gains: from the lowest interval to the highest, 0 always among them."""
+    known = [one.expert for one in view.experts if one.compared]
+    reach = view.gain_reach
+    low = max(-1.0, min([0.0, *(one.gain_low / reach for one in known)]))
+    high = min(1.0, max([0.0, *(one.gain_high / reach for one in known)]))
+    return f"{50 * low - 4:.1f} -6 {50 * (high - low) + 8:.1f} 12"
+
+
 def shown(prompt: Prompt, *, demos: int = 24, letters: int = 600) -> Shown:
     """Return the parts of a prompt, cut to these limits; an instruction may be four times as long as a demo."""
     some = tuple(Demo(cut(demo.input, letters), cut(demo.output, letters)) for demo in prompt.demos[:demos])
@@ -86,6 +99,8 @@ def _tally(measured: Measured | None, region: int, letters: int, most: int) -> T
     wrong = [place for place, score in zip(here, scores, strict=True) if score < RIGHT]
     return Tally(
         len(here),
+        int((scores >= RIGHT).sum()),
+        int((other >= RIGHT).sum()),
         float(np.mean(scores)),
         float(np.mean(other)),
         f"{signed(difference.mean)} ({signed(difference.low)} to {signed(difference.high)})",

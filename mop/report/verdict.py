@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mop.mixture import Mixture
-from mop.report.measuring import KNN, MIXTURE, ONE_PROMPT, WITH_NEAREST, ZERO_SHOT, Measured
+from mop.report.costs import Cost
+from mop.report.measuring import KNN, MIXTURE, ONE_PROMPT, WITH_NEAREST, Measured
 from mop.stats import PairedDifference
-from mop.views.view import MixtureView, plural, signed
+from mop.views.view import MixtureView, plural, signed, words_of
 
 #: What the examples of a split are called in a sentence.
 NAMES = {"test": "test example", "validation": "validation example", "train": "training example", "all": "example"}
 
 
+#: Most regions that the reason names.
+_MOST_NAMED = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A difference with its interval, in the units of the picture beside the sentence (-100 to 100)."""
+    """A system's score in words, and as places in the picture beside the sentence (0 to 100); ``words`` compare."""
 
     name: str
-    low: float
-    mean: float
-    high: float
+    score: str
+    length: float
+    low: float | None
+    high: float | None
     words: str
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The answer in a few words, in a sentence, where it comes from, what to doubt, and the differences as a picture."""
+    """The answer in a few words, in a sentence, where it comes from, what to doubt, and the scores as a picture."""
 
     short: str
     sentence: str
-    why: str
+    why: tuple[str, ...]
     doubts: tuple[str, ...]
     bars: tuple[Bar, ...]
-    reach: float
 
 
-def finding(mixture: Mixture, measured: Measured | None) -> Finding:
-    """Return the verdict: from what was measured, or else from what the file says of its validation."""
+def finding(mixture: Mixture, measured: Measured | None, costs: Sequence[Cost] = ()) -> Finding:
+    """Return the verdict: from what was measured, or else from what the file says of its validation.
+
+    ``costs`` are the systems to draw.
+    """
+    bars = _bars(costs, measured)
     difference = None if measured is None else measured.difference(ONE_PROMPT)
     ours = None if measured is None else measured.find(MIXTURE)
     other = None if measured is None else measured.find(ONE_PROMPT)
     if measured is None or difference is None or ours is None or other is None:
         found = MixtureView(mixture).verdict
-        return Finding(found.short, found.sentence, _lead(mixture), (found.doubt,) if found.doubt else (), (), 1.0)
+        return Finding(found.short, found.sentence, _lead(mixture), (found.doubt,) if found.doubt else (), bars)
     split = measured.plan.split
     sentence = (
-        f"On {plural(len(ours.scores), NAMES.get(split, 'example'))} the mixture scores {ours.accuracy:.2f} and the best "
-        f"single prompt {other.accuracy:.2f}: a difference of {signed(difference.mean)} "
+        f"On {plural(len(ours.scores), NAMES.get(split, 'example'))} the mixture scores {ours.accuracy:.2f} and the "
+        f"best single prompt {other.accuracy:.2f}: a difference of {signed(difference.mean)} "
         f"(95 % interval {signed(difference.low)} to {signed(difference.high)})."
     )
-    doubts = [*_doubts(split), *_opponents(measured), *measured.plan.missing]
-    return Finding(_short(difference, len(mixture)), sentence, _why(measured), tuple(doubts), *_bars(measured))
+    doubts = (*_doubts(split), *_opponents(measured), *measured.plan.missing)
+    return Finding(_short(difference, len(mixture)), sentence, _why(measured, difference), doubts, bars)
 
 
 def _short(difference: PairedDifference, experts: int) -> str:
@@ -64,26 +76,51 @@ def _short(difference: PairedDifference, experts: int) -> str:
     return "No gain shown"
 
 
-def _why(measured: Measured) -> str:
-    """Return how much of the difference is the demo nearest to each query, and how much the experts."""
+def _why(measured: Measured, difference: PairedDifference) -> tuple[str, ...]:
+    """Return in how many examples the difference is, where these are, and how much of it is the retrieved demo."""
+    said = []
+    if difference.wins or difference.losses:
+        said.append(
+            f"{difference.wins} of {plural(difference.n, 'example')} scored higher than with the one prompt, "
+            f"{difference.losses} lower. {_where(measured)}".rstrip()
+        )
     nearest, single, experts = measured.find(WITH_NEAREST), measured.find(ONE_PROMPT), measured.difference(WITH_NEAREST)
-    if nearest is None or single is None or experts is None:
+    if nearest is not None and single is not None and experts is not None:
+        retrieval, alone = measured.plan.mixture.retrieval, nearest.accuracy - single.accuracy
+        count = 1 if retrieval is None else retrieval.count
+        shown, those = ("the demo", "that demo") if count == 1 else (f"the {count} demos", "those demos")
+        said.append(
+            f"Each prompt of the mixture ends with {shown} nearest to the query. The one prompt with {those} scores "
+            f"{nearest.accuracy:.2f} ({signed(alone)}); what the experts' own prompts add to that is "
+            f"{signed(experts.mean)} ({signed(experts.low)} to {signed(experts.high)})."
+        )
+    return tuple(said)
+
+
+def _where(measured: Measured) -> str:
+    """Return the regions in which most was gained, in words; empty where one region or none gained."""
+    experts = measured.plan.mixture.experts
+    gains = np.zeros(len(experts))
+    regions = [route.expert for route in measured.plan.routes]
+    np.add.at(gains, regions, measured.by_place(MIXTURE) - measured.by_place(ONE_PROMPT))
+    best = [int(region) for region in np.argsort(-gains, kind="stable")[:_MOST_NAMED] if gains[region] > 0]
+    if len(best) < 2 or len(experts) <= len(best):
         return ""
-    return (
-        f"Where it comes from: showing the one prompt the demo nearest to each query gives "
-        f"{signed(nearest.accuracy - single.accuracy)}, the experts beside it {signed(experts.mean)} "
-        f"({signed(experts.low)} to {signed(experts.high)})."
-    )
+    named = [f"{region} ({words})" if (words := words_of(experts[region], 2)) else f"{region}" for region in best]
+    return f"Most was gained in the regions {', '.join(named[:-1])} and {named[-1]}."
 
 
-def _lead(mixture: Mixture) -> str:
+def _lead(mixture: Mixture) -> tuple[str, ...]:
     """Return in how many regions the expert did better on validation."""
     pairs = [(one.score, one.generalist_score) for one in mixture.experts if not one.fallback]
     known = [(ours, single) for ours, single in pairs if ours is not None and single is not None]
     if len(mixture) == 1 or not known:
-        return ""
-    better = sum(ours > single for ours, single in known)
-    return f"Where it comes from: the expert was ahead of the one prompt in {better} of {plural(len(known), 'region')}."
+        return ()
+    better, worse = sum(ours > single for ours, single in known), sum(ours < single for ours, single in known)
+    return (
+        f"Of {plural(len(known), 'region')} with an expert, the expert scored higher than the one prompt in {better}, "
+        f"as high in {len(known) - better - worse} and lower in {worse}.",
+    )
 
 
 def _doubts(split: str) -> list[str]:
@@ -111,20 +148,29 @@ def _opponents(measured: Measured) -> list[str]:
     return said
 
 
-def _bars(measured: Measured) -> tuple[tuple[Bar, ...], float]:
-    found = [(name, measured.difference(name)) for name in (ONE_PROMPT, WITH_NEAREST, KNN, ZERO_SHOT)]
-    there = [(name, one) for name, one in found if one is not None]
-    reach = max([0.05, *(max(abs(one.low), abs(one.high)) for _, one in there)])
-    bars = tuple(
+def _bars(costs: Sequence[Cost], measured: Measured | None) -> tuple[Bar, ...]:
+    top = max([1.0, *(end for cost in costs for end in (cost.accuracy, cost.high) if end is not None)])
+
+    def place(score: float | None) -> float | None:
+        return None if score is None else round(100 * max(0.0, score) / top, 1)
+
+    return tuple(
         Bar(
-            name,
-            round(100 * one.low / reach, 1),
-            round(100 * one.mean / reach, 1),
-            round(100 * one.high / reach, 1),
-            f"{signed(one.mean)} ({signed(one.low)} to {signed(one.high)}), {plural(one.n, 'example')}",
+            cost.name,
+            f"{cost.accuracy:.2f}",
+            place(cost.accuracy) or 0.0,
+            place(cost.low),
+            place(cost.high),
+            _compared(cost, measured),
         )
-        for name, one in there
+        for cost in costs
     )
-    return bars, reach
 
 
+def _compared(cost: Cost, measured: Measured | None) -> str:
+    """Return how a system does beside the mixture, in words."""
+    difference = None if measured is None or cost.name == MIXTURE else measured.difference(cost.name)
+    if measured is None or difference is None:
+        return ""
+    told = f"mixture {signed(difference.mean)} ({signed(difference.low)} to {signed(difference.high)})"
+    return told if difference.n == len(measured.plan.examples) else f"{told}, on {plural(difference.n, 'example')}"

@@ -90,7 +90,7 @@ class Picture:
         return self.points(vector, centroids)[0]
 
     def points(self, vectors: Vectors, centroids: Vectors) -> list[tuple[float, float]]:
-        """Return where texts lie whose ``vectors``, shape (texts, components), are in the space of the ``centroids``."""
+        """Return where texts lie; ``vectors``, shape (texts, components), are in the space of the ``centroids``."""
         return [_rounded(place) for place in self._on_paper(self._map.place(vectors, centroids))]
 
     def _on_paper(self, places: Vectors) -> NDArray[np.float64]:
