@@ -95,7 +95,7 @@ def _render(view: MixtureView, facts: Facts, measured: Measured | None, detail: 
         "finding": finding(mixture, measured, found),
         "costs": found,
         "priced": any(cost.usd_uncached for cost in found),
-        "plots": [drawn for size in costs.SIZES if (drawn := costs.plot(found, size)) is not None],
+        "plots": [plot for size in costs.SIZES if (plot := costs.plot(found, size)) is not None],
         "map_size": (WIDTH, HEIGHT),
         "dots": ()
         if view.picture is None
