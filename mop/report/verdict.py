@@ -143,9 +143,18 @@ def _opponents(measured: Measured) -> list[str]:
             better = "is better" if difference.high < 0 else "is not shown to be worse"
             said.append(
                 f"{words} {better}: the mixture's difference to it is {signed(difference.mean)} "
-                f"({signed(difference.low)} to {signed(difference.high)}) on {plural(difference.n, 'example')}."
+                f"({signed(difference.low)} to {signed(difference.high)}) on {plural(difference.n, 'example')}. "
+                + _tokens(measured, name)
             )
     return said
+
+
+def _tokens(measured: Measured, name: str) -> str:
+    """Return what both systems cost for a query, in words."""
+    ours, other = measured.find(MIXTURE), measured.find(name)
+    if ours is None or other is None:
+        return ""
+    return f"A query takes it {other.fresh_tokens:,.0f} fresh prompt tokens, the mixture {ours.fresh_tokens:,.0f}."
 
 
 def _bars(costs: Sequence[Cost], measured: Measured | None) -> tuple[Bar, ...]:
