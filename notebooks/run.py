@@ -26,7 +26,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(HERE)}}
-    NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=where).execute()
+    NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=where, startup_timeout=600).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     notebook.metadata = {

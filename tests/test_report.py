@@ -210,7 +210,7 @@ _KEYS = ("singles", "crossed", "layouts", "gate", "candidates", "instructions", 
 _ORIGIN = ("settings", "seed", "calls_by_role", "created", "calls", "model", "proposer", "run", "additions")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(_KEYS), _JSON | st.lists(_ROW, max_size=3) | _ROW),
     st.dictionaries(st.sampled_from(_ORIGIN), _JSON),
