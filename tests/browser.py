@@ -6,10 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -87,12 +89,14 @@ class Browser:
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Return what the condition gives once it is true."""
+    """Return what the condition gives once it is true; while a page gives way to the next one, it isn't."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while True:
+        with suppress(NoSuchElementException, StaleElementReferenceException):
+            if found := condition():
+                return found
         assert time.monotonic() < deadline, "It did not come about in time."
         time.sleep(0.03)
-    return found
 
 
 def browsers() -> Iterator[Browser]:

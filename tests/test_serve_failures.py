@@ -143,7 +143,7 @@ def test_a_web_page_of_another_origin_may_not_ask_an_open_server(server: Running
 
 def test_a_defect_is_an_internal_error_with_the_id_that_the_log_has(caplog: pytest.LogCaptureFixture) -> None:
     with FakeUpstream() as upstream, running(small_app(upstream.base_url)) as server:
-        server.gateway.registry.find("bank").mixture.__dict__["_index"] = None
+        server.gateway.registry.find("bank").mixture.router.__dict__["_index"] = None
         with caplog.at_level(logging.ERROR, logger="mop.serve"):
             reply = server.post("/v1/chat/completions", chat("card"))
     error = said(reply, 500, "internal_error")
