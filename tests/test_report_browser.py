@@ -181,3 +181,19 @@ def test_it_can_be_read_without_javascript(browser: Browser, file: Path) -> None
         assert "Answer about topic3." in browser.find("#expert-3").text
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_on_a_telephone_dots_are_larger_and_lie_where_they_lay(page: Browser) -> None:
+    script = """
+    const plane = document.getElementById('map').getBoundingClientRect();
+    return [...document.querySelectorAll('.dot')].map((dot) => dot.getBoundingClientRect()).map((box) => [
+      (box.left + box.width / 2 - plane.left) / plane.width, (box.top + box.height / 2 - plane.top) / plane.height,
+      box.width / plane.width,
+    ]);
+    """
+    wide = page.run(script)
+    page.look(360)
+    narrow = page.run(script)
+    for place in (0, 1):
+        assert [one[place] for one in narrow] == pytest.approx([one[place] for one in wide], abs=0.004)
+    assert all(after[2] > 1.3 * before[2] for before, after in zip(wide, narrow, strict=True))
