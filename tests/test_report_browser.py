@@ -166,6 +166,7 @@ def test_on_paper_every_prompt_is_there_and_the_filters_are_not(page: Browser) -
             "return document.querySelector('.expert .inside').checkVisibility({contentVisibilityAuto: true})"
         )
         assert page.find("#map").is_displayed()
+        assert page.run("return document.documentElement.scrollWidth") <= 700
     finally:
         page.look()
 

@@ -80,7 +80,8 @@ def make_page(mixture: Mixture, facts: Facts, measured: Measured | None = None) 
 
 def _render(view: MixtureView, facts: Facts, measured: Measured | None, detail: _Detail) -> str:
     mixture = view.mixture
-    style, script = _asset("report.css"), _asset("report.js")
+    # Rules for paper come last and win.
+    style, script = _asset("regions.css") + _asset("report.css"), _asset("report.js")
     found = costs.costs(mixture, measured)
     cuts = {"demos": detail.demos, "letters": detail.letters}
     context: dict[str, Any] = {

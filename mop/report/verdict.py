@@ -154,7 +154,7 @@ def _tokens(measured: Measured, name: str) -> str:
     ours, other = measured.find(MIXTURE), measured.find(name)
     if ours is None or other is None:
         return ""
-    return f"A query takes it {other.fresh_tokens:,.0f} fresh prompt tokens, the mixture {ours.fresh_tokens:,.0f}."
+    return f"It takes {other.fresh_tokens:,.0f} fresh prompt tokens a query, the mixture {ours.fresh_tokens:,.0f}."
 
 
 def _bars(costs: Sequence[Cost], measured: Measured | None) -> tuple[Bar, ...]:
