@@ -178,6 +178,8 @@ def _expert_change(before: Mixture, after: Mixture, first: int, second: int, *, 
         figures["words"] = (", ".join(one.words), ", ".join(other.words))
     if one.proposer != other.proposer:
         figures["proposer"] = (one.proposer, other.proposer)
+    if one.persona != other.persona:
+        figures["persona"] = (one.persona and one.persona.sentence, other.persona and other.persona.sentence)
     far = (_threshold(before, first), _threshold(after, second))
     if far[0] != far[1]:
         figures["threshold"] = far

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from mop.drift import Reference
 from mop.errors import ArtifactError
 from mop.limits import Limits, Measure
 from mop.mixture import EncoderRecord, Expert, Mixture
+from mop.persona import Kind, Persona
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from mop.embeddings.region_map import RegionMap
 
 #: 2: mixtures that retrieve demos. 3: limits of routing, a map of the regions, what a fitted
-#: encoder has learned, what held-out examples looked like (`reference`).
+#: encoder has learned, what held-out examples looked like (`reference`), personas of experts.
 SCHEMA_VERSION = 3
 
 
@@ -39,6 +41,17 @@ class _Prompt(_Strict):
     instruction: str
     demos: list[tuple[str, str]]
     layout: Literal["chat", "block"]
+
+
+class _Persona(_Strict):
+    kind: Kind
+    demos: bool
+    text: str
+    tried: Kind
+    examples: int = Field(ge=0)
+    gain: float
+    gain_low: float
+    gain_high: float
 
 
 class _Expert(_Strict):
@@ -53,6 +66,7 @@ class _Expert(_Strict):
     gain_low: float
     gain_high: float
     fallback: bool
+    persona: _Persona | None = None
 
 
 class _Decoding(_Strict):
@@ -162,12 +176,14 @@ def _expert_out(expert: Expert) -> _Expert:
         gain_low=expert.gain_low,
         gain_high=expert.gain_high,
         fallback=expert.fallback,
+        persona=None if expert.persona is None else _Persona(**asdict(expert.persona)),
     )
 
 
 def _expert_in(record: _Expert) -> Expert:
-    fields = record.model_dump(exclude={"prompt", "words"})
-    return Expert(prompt=_prompt_in(record.prompt), words=tuple(record.words), **fields)
+    fields = record.model_dump(exclude={"prompt", "words", "persona"})
+    persona = None if record.persona is None else Persona(**record.persona.model_dump())
+    return Expert(prompt=_prompt_in(record.prompt), words=tuple(record.words), persona=persona, **fields)
 
 
 def _retrieval_out(retrieval: Retrieval | None) -> _Retrieval | None:

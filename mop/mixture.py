@@ -18,6 +18,7 @@ from mop.decoding import Decoding
 from mop.drift import Reference
 from mop.errors import DataError, EncoderMismatch
 from mop.limits import Limits
+from mop.persona import Persona
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
 from mop.routing import Route, Router
@@ -71,6 +72,7 @@ class Expert:
     ``size`` and ``validation`` count training and validation examples in the region; ``words`` mark it. ``score``
     and ``generalist_score`` are means over its validation examples; ``gain`` is their difference, shrunk toward the
     gain of the whole mixture, with its 95 % interval. ``fallback``: the region showed no gain, the generalist answers.
+    ``persona`` is what the expert is told to be and what that gained; None where personas weren't tried.
     """
 
     prompt: Prompt
@@ -84,6 +86,7 @@ class Expert:
     gain_low: float = 0.0
     gain_high: float = 0.0
     fallback: bool = False
+    persona: Persona | None = None
 
 
 @dataclass(frozen=True, eq=False)

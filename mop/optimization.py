@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Part of the examples that is kept for validation when no split is given.
 VALIDATION_SHARE = 0.25
+#: Part of the calls that is kept for personas, if they are tried.
+PERSONA_SHARE = 0.4
 
 
 @dataclass
@@ -186,8 +188,12 @@ async def aoptimize(
         coverage=settings.coverage,
         soft=settings.soft,
         border_share=settings.border_share,
+        personas=settings.personas != "off",
+        encoder=encoder,
         white_box=white_box,
-        allowance=Allowance(plan.calls, budget=caps, trials=trials, clients=models.distinct, model=settings.model),
+        allowance=Allowance(
+            plan.calls, budget=caps, trials=trials, clients=models.distinct, model=settings.model, kept=plan.kept
+        ),
         listener=listener,
         ablations=ablations or Ablations(),
     )
@@ -260,6 +266,7 @@ def make_plan(settings: Settings, splits: Splits) -> Plan:
         validation=len(splits.validation),
         experts=settings.experts,
         proposals=settings.proposals,
+        keep=PERSONA_SHARE if settings.personas != "off" else 0.0,
     )
 
 
@@ -337,6 +344,7 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
                 "coverage",
                 "soft",
                 "border_share",
+                "personas",
             )
         },
     }

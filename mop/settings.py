@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -69,6 +69,9 @@ class Settings(BaseModel):
             is hardly farther; only where validation examples are answered better so. 0 never tries it.
         border_share: Share of the budget, out of what the search leaves over, for trying other routes near the borders
             between regions; 0 tries none.
+        personas: ``gated`` tries personas in every region (an expert's identity, a generic one, a role-play) and uses
+            one only where its paired gain over the bare prompt has a positive lower bound; ``off`` tries none. Two
+            fifths of the budget are kept for that.
         allow_code: Let the metric ``python_tests`` run what the model writes, in a sandbox (`mop.sandbox`).
         white_box: Model that writes instructions under soft prompts for the methods ``instructzero…``: ``local/...``, a
             GGUF file, a folder for transformers, or a Hugging Face name. It runs in this process.
@@ -103,6 +106,7 @@ class Settings(BaseModel):
     coverage: float = Field(default=0.99, ge=0, lt=1)
     soft: float = Field(default=0.2, ge=0, le=1)
     border_share: float = Field(default=0.05, ge=0, le=0.5)
+    personas: Literal["off", "gated"] = "off"
     allow_code: bool = False
     white_box: str = Field(default=DEFAULT_WHITE_BOX, min_length=1)
     seed: int = Field(default=0, ge=0)
@@ -167,9 +171,11 @@ class Settings(BaseModel):
         asked = {
             name for name in PARTICULAR if name in self.model_fields_set and (name, self.experts) != ("experts", 1)
         }
-        asked = {name for name in asked if getattr(self, name) not in (None, False)}
+        asked = {name for name in asked if getattr(self, name) not in (None, False, "off")}
         if ignored := sorted(asked - get_method(self.method).heeds):
             raise SettingsError(f"The method {self.method} takes no notice of {', '.join(ignored)}; leave that out.")
+        if self.personas != "off" and self.experts == 1:
+            raise SettingsError("Personas are tried region by region, and one expert has none; leave one of both out.")
         return self
 
 

@@ -54,7 +54,8 @@ class Allowance:
     """What is left of a plan of ``calls`` calls; with a ``budget`` that caps tokens or money, of its caps.
 
     ``trials`` executes the run's prompts; ``clients`` are all that the run asks: what they gave to this process counts,
-    whatever others use of a shared budget. ``model`` is the one whose price counts under a cap on money.
+    whatever others use of a shared budget. ``model`` is the one whose price counts under a cap on money. ``kept`` calls
+    aren't spare until a stage takes them.
     """
 
     def __init__(
@@ -65,8 +66,11 @@ class Allowance:
         trials: Trials | None = None,
         clients: Sequence[ModelClient] = (),
         model: str = "",
+        kept: int = 0,
     ) -> None:
         self.calls = calls
+        #: Calls that are kept for a later stage, which sets this to 0.
+        self.kept = kept
         #: Calls so far.
         self.used = 0
         self._trials, self._clients = trials, clients
@@ -93,19 +97,24 @@ class Allowance:
         tokens = sum(estimate_tokens(question) + TOKENS_PER_MESSAGE for question in questions)
         return self._share(len(questions), tokens, model_tokens * len(questions))
 
-    def spare(self, trials: Sequence[Trial] = (), questions: Sequence[str] = ()) -> float:
+    def spare(
+        self,
+        trials: Sequence[Trial] = (),
+        questions: Sequence[str] = (),
+        question_tokens: int = MAX_INSTRUCTION_TOKENS,
+    ) -> float:
         """Return the calls of the plan that are left for such ``trials`` and ``questions``.
 
         A call is sent only if the most that it could take is left, which is several times what it will take. So the
         largest of these calls is kept free under every cap.
         """
         if self.in_calls:
-            return self.calls - self.used
+            return self.calls - self.used - self.kept
         left = []
         for cap in self._caps:
-            most = max((cap.takes(*size) for size in self._most(trials, questions)), default=0.0)
+            most = max((cap.takes(*size) for size in self._most(trials, questions, question_tokens)), default=0.0)
             left.append((cap.room - self._spent(cap) - most) / cap.room)
-        return self.calls * min(left) / (1 + CAUTION)
+        return self.calls * min(left) / (1 + CAUTION) - self.kept
 
     def worth(self, calls: float, trials: Sequence[Trial]) -> int:
         """Return how many trials like ``trials``, on average, ``calls`` calls of the plan are worth."""
@@ -143,11 +152,11 @@ class Allowance:
         spends = [one.spent if role is None else one.spent.by_role.get(role, Spend()) for one in self._clients]
         return sum(cap.of(spend) for spend in spends)
 
-    def _most(self, trials: Sequence[Trial], questions: Sequence[str]) -> list[tuple[float, float]]:
+    def _most(
+        self, trials: Sequence[Trial], questions: Sequence[str], question_tokens: int
+    ) -> list[tuple[float, float]]:
         assert self._trials is not None
-        found: list[tuple[float, float]] = [
-            (len(question.encode()) + 100, MAX_INSTRUCTION_TOKENS) for question in questions
-        ]
+        found: list[tuple[float, float]] = [(len(question.encode()) + 100, question_tokens) for question in questions]
         if trials:
             size = self._trials.size
             request = self._trials.request(max(trials, key=lambda trial: sum(size(trial))))

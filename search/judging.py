@@ -11,7 +11,7 @@ from mop.prompts import Prompt
 from mop.search import proposers
 from mop.search.allowance import Allowance
 from mop.search.learning import Session
-from mop.search.proposers import Candidate
+from mop.search.proposers import MAX_INSTRUCTION_TOKENS, Candidate
 from mop.search.race import Arm, RaceResult, mean_seen, race
 from mop.search.trials import Trial
 from mop.seeds import stream
@@ -33,13 +33,23 @@ class Judging:
         order = stream(self.problem.seed, "validation order").permutation(len(self.problem.validation))
         self._everything = np.asarray(order, dtype=np.intp)
         self.order = self._everything[: self.plan.validation]
-        self.allowance = session.allowance or Allowance(self.plan.calls)
+        self.allowance = session.allowance or Allowance(self.plan.calls, kept=self.plan.kept)
 
-    def affords(self, cells: Sequence[Cell], *, beside: float = 0.0, questions: Sequence[str] = ()) -> bool:
-        """Return whether there are calls left for ``cells``, for ``questions`` and for ``beside`` other calls."""
+    def affords(
+        self,
+        cells: Sequence[Cell],
+        *,
+        beside: float = 0.0,
+        questions: Sequence[str] = (),
+        question_tokens: int = MAX_INSTRUCTION_TOKENS,
+    ) -> bool:
+        """Return whether there are calls left for ``cells``, for ``questions`` and for ``beside`` other calls.
+
+        ``question_tokens`` are the most tokens of a reply to a question.
+        """
         trials = self.trials(cells)
-        needed = self.allowance.cost(trials) + self.allowance.question_cost(questions) + beside
-        return needed <= self.allowance.spare(trials, questions)
+        needed = self.allowance.cost(trials) + self.allowance.question_cost(questions, question_tokens) + beside
+        return needed <= self.allowance.spare(trials, questions, question_tokens)
 
     def cost(self, arm: Arm) -> float:
         """Return what it takes to judge ``arm`` on the examples that take part, in calls of the plan."""

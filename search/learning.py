@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mop.embeddings.encoders import Vectors
+from mop.embeddings.encoders import Encoder, Vectors
 from mop.limits import Limits
 from mop.lm.client import ModelClient
 from mop.lm.white_box import WhiteBox
@@ -54,7 +54,8 @@ class Session:
     and validation examples together. ``retrieved``: most demos that an expert's prompt may retrieve for a query.
     ``experts`` and ``proposals`` are the numbers that the user fixed, if any. ``coverage``, ``soft`` and
     ``border_share`` are about routes where regions end (`mop.search.borders`), 0 for off. ``ablations`` are the parts
-    of the method that are exchanged for a comparison. ``white_box`` is there for the methods that heed the setting of
+    of the method that are exchanged for a comparison. ``personas``: try personas region by region; ``encoder`` is
+    there if so, and measures identities. ``white_box`` is there for the methods that heed the setting of
     this name.
     """
 
@@ -72,6 +73,8 @@ class Session:
     coverage: float = 0.99
     soft: float = 0.2
     border_share: float = 0.05
+    personas: bool = False
+    encoder: Encoder | None = None
     white_box: WhiteBox | None = None
     allowance: Allowance | None = None
     listener: Listener = field(default_factory=Silence)

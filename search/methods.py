@@ -53,6 +53,7 @@ PARTICULAR = (
     "coverage",
     "soft",
     "border_share",
+    "personas",
     "white_box",
 )
 

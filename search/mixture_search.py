@@ -7,32 +7,31 @@
 4. Region-based joint search (arXiv 2407.00256, section 4.3): try further instructions together with each region's
    demos on that region's validation examples; candidates are shared across regions, and written anew from a hard
    region's failures and from the demos that it does not show.
-5. Gate: regions that show no gain over the generalist fall back to it; a mixture without gain is one prompt.
-6. Borders: a distance beyond which the generalist answers; other routes if they are better (`mop.search.borders`).
+5. If asked for: personas, used only in regions where they are proven to help (`mop.search.persona_gate`).
+6. Gate: regions that show no gain over the generalist fall back to it; a mixture without gain is one prompt.
+7. Borders: a distance beyond which the generalist answers; other routes if they are better (`mop.search.borders`).
 
 All comparisons are paired on the same validation examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mop.embeddings.assignment import limited_regions, random_regions
 from mop.embeddings.index import EXACT_MOST
-from mop.embeddings.projection import fit_projection, project
-from mop.embeddings.regions import Regions, find_regions
 from mop.mixture import Expert
-from mop.prompts import Demo
 from mop.search.borders import Found, find_limits
-from mop.search.experts import DemoPool, Layout, Recipe
+from mop.search.experts import DemoPool, Layout
 from mop.search.generalist import Generalist, find_generalist
 from mop.search.instructions import RegionInstructions
 from mop.search.judging import Judging, race_report
+from mop.search.layouts import Layouts, layout_name
 from mop.search.learning import Learned, Session
+from mop.search.persona_gate import Chosen, PersonaGate
 from mop.search.proposers import Candidate
 from mop.search.race import Arm, mean_seen
 from mop.search.selection import Gate, gate
@@ -46,9 +45,6 @@ async def learn(session: Session) -> Learned:
     return await _Search(session).run()
 
 
-#: With this many answers or fewer, their projection has so few components that it tells answers apart and nothing else:
-#: with two, every example of one answer is at the same place.
-FEW_ANSWERS = 8
 #: Share of what is left after the race of single prompts that two looks at all judged examples may take: the plan's
 #: shares, where a race of layouts follows and where none does.
 JUDGED, JUDGED_ALONE = 0.8, 0.95
@@ -78,8 +74,10 @@ class _Search:
             return self._one_prompt(generalist, generalist.report)
         best, layouts = await self._race_layouts()
         self.session.say_best(mean_seen(best.scores))
-        chosen, scores, tried = await self._instructions(best, generalist)
-        return await self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts, **tried})
+        candidates, scores, tried = await self._instructions(best, generalist)
+        chosen, scores, personas = await self._personas(best.layout, candidates, scores)
+        report = {**generalist.report, **layouts, **tried, **personas}
+        return await self._gated(best.layout, chosen, scores, generalist, report)
 
     # -- the stages
 
@@ -94,14 +92,25 @@ class _Search:
         chosen, scores = await choice.choose()
         return chosen, scores, {"instructions": choice.report(chosen)}
 
+    async def _personas(
+        self, layout: Layout, candidates: Sequence[Candidate], scores: NDArray[np.float64]
+    ) -> tuple[list[Chosen], NDArray[np.float64], dict[str, object]]:
+        """Return what each region's expert is told, the experts' scores with it, and a report."""
+        if not self.session.personas:
+            return [Chosen(one) for one in candidates], scores, {}
+        self.session.listener.stage("trying personas by region")
+        self.judging.allowance.kept = 0
+        chosen, scores, report = await PersonaGate(self.judging, layout, candidates, scores).choose()
+        return chosen, scores, {"personas": report}
+
     def _lay_out(self, generalist: SinglePrompt) -> None:
         """Make the layouts to race, and settle how many validation examples can judge the winner and one of them."""
         if self.plan.region_counts == (1,):
             return
-        self.layouts = self._layouts(generalist.prompt.demos)
+        self.layouts = Layouts(self.judging, self.pool).to_race(generalist.prompt.demos)
         validation = self.problem.validation_vectors
         instruction = generalist.candidate.instruction
-        self.arms = [layout.arm(_layout_name(layout), instruction, validation) for layout in self.layouts]
+        self.arms = [layout.arm(layout_name(layout), instruction, validation) for layout in self.layouts]
         single = Arm.single("generalist", generalist.prompt, len(self.problem.validation))
         share = JUDGED_ALONE if len(self.arms) == 1 else JUDGED
         self.judging.fit([*[single] * len(self.arms), *self.arms], 2, share)
@@ -118,66 +127,6 @@ class _Search:
             self.judging.fit([arms[result.winner]], 1, 1.0)
         scores = await self.judging.judge(arms[result.winner])
         return _Best(winner, scores), {"layouts": race_report([arm.name for arm in arms], result)}
-
-    def _layouts(self, head: tuple[Demo, ...]) -> list[Layout]:
-        """Return the layouts to race, without those that turn out equal."""
-        answers = self.problem.answers
-        projection = (
-            fit_projection(self.problem.train_vectors, [example.output for example in self.problem.train])
-            if len(answers) > FEW_ANSWERS
-            else None
-        )
-        layouts: list[Layout] = []
-        for recipe in self._recipes(projected=projection is not None, stacked=bool(head)):
-            view = projection if recipe.projected else None
-            layout = Layout.build(recipe, self._regions(recipe.regions, view), view, self.pool, answers, head)
-            if not any(_same(layout, other) for other in layouts):
-                layouts.append(layout)
-            if len(layouts) == self.plan.layout_arms:
-                break
-        return layouts
-
-    def _recipes(self, *, projected: bool, stacked: bool) -> Iterator[Recipe]:
-        """Yield the recipes worth trying, the most promising first (benchmarks/LOG.md has why)."""
-        demos, tokens, retrieved = self.session.max_demos, self.session.token_budget, self.session.retrieved
-        lent = demos * 3 // 10
-        counts = self._counts()
-        for place, count in enumerate(counts):
-            if projected:
-                yield Recipe(count, demos, 0, tokens, projected=True, retrieved=retrieved)
-            if retrieved and not place and self.session.experts is None:
-                # The generalist itself with retrieved demos: regions must be worth more than that.
-                yield Recipe(1, 0, 0, tokens, "all", projected, stacked=stacked, retrieved=retrieved)
-            if retrieved:
-                yield Recipe(count, demos, 0, tokens, retrieved=retrieved)
-            if stacked:
-                yield Recipe(count, demos, 0, tokens, "all", projected, stacked=True, retrieved=retrieved)
-            if projected:
-                yield Recipe(count, demos - lent, lent, tokens, projected=True, retrieved=retrieved)
-            yield Recipe(count, demos, 0, tokens)
-        if self.problem.answers:
-            for count in counts:
-                yield Recipe(count, demos - lent, lent, tokens, "all", projected, retrieved=retrieved)
-
-    def _counts(self) -> tuple[int, ...]:
-        """Return the numbers of regions to try, best guess first."""
-        if self.session.ablations.counting != "scaled-inertia":
-            return self.plan.region_counts
-        from mop.search.baselines.paper_regions import MOST_EXPERTS, paper_regions
-
-        return (len(paper_regions(self.problem.train_vectors, seed=self.problem.seed, most=MOST_EXPERTS)),)
-
-    def _regions(self, count: int, projection: NDArray[np.float32] | None) -> Regions:
-        assignment = self.session.ablations.assignment
-        if assignment in ("random", "kmeans-limited"):
-            divide = random_regions if assignment == "random" else limited_regions
-            return divide(project(self.problem.train_vectors, projection), count, seed=self.problem.seed)
-        return find_regions(
-            project(self.problem.train_vectors, projection),
-            count,
-            seed=self.problem.seed,
-            held_out=project(self.problem.validation_vectors, projection)[self.judging.order],
-        )
 
     # -- results
 
@@ -198,7 +147,7 @@ class _Search:
     async def _gated(
         self,
         layout: Layout,
-        chosen: Sequence[Candidate],
+        chosen: Sequence[Chosen],
         scores: NDArray[np.float64],
         found: Generalist,
         report: dict[str, object],
@@ -211,7 +160,7 @@ class _Search:
         report = {**report, "gate": _gate_report(result, scores[judged], generalist_scores[judged], layout)}
         if not result.open:
             return self._one_prompt(found, report)
-        prompts = [layout.prompt(region, candidate.instruction) for region, candidate in enumerate(chosen)]
+        prompts = [one.prompt(layout, region) for region, one in enumerate(chosen)]
         limits = await find_limits(self.judging, Found(layout, prompts, scores, generalist_scores, result))
         final = layout.refitted(self._everything()) if self.session.refit else layout
         members = layout.members(self.problem.train_vectors)
@@ -230,17 +179,18 @@ class _Search:
             here = regions == region
             experts.append(
                 Expert(
-                    prompt=final.prompt(region, chosen[region].instruction),
+                    prompt=chosen[region].prompt(final, region),
                     size=int(sizes[region]),
                     validation=int(here.sum()),
                     words=words[region],
-                    proposer=chosen[region].proposer,
+                    proposer=chosen[region].candidate.proposer,
                     score=float(scores[judged][here].mean()) if here.any() else None,
                     generalist_score=float(generalist_scores[judged][here].mean()) if here.any() else None,
                     gain=shrunk.mean,
                     gain_low=max(-1.0, shrunk.low),
                     gain_high=min(1.0, shrunk.high),
                     fallback=result.falls_back(region),
+                    persona=chosen[region].persona,
                 )
             )
         return Learned(
@@ -261,33 +211,12 @@ class _Search:
         )
 
 
-def _same(one: Layout, other: Layout) -> bool:
-    """Whether two layouts differ in name only (regions that were dissolved can leave the same ones)."""
-    return (
-        one.demos == other.demos
-        and one.head == other.head
-        and one.recipe.answers == other.recipe.answers
-        and one.recipe.retrieved == other.recipe.retrieved
-        and np.array_equal(one.regions.centroids, other.regions.centroids)
-    )
-
-
-def _layout_name(layout: Layout) -> str:
-    space = "by topic and answer" if layout.recipe.projected else "by topic"
-    stacked = " on the generalist's demos" if layout.head else ""
-    borrowed = f", {layout.recipe.borrowed} demos borrowed" if layout.answers and layout.recipe.borrowed else ""
-    listed = f", {layout.recipe.answers} answers listed" if layout.answers else ""
-    retrieved = f", {layout.recipe.retrieved} retrieved" if layout.retrieval else ""
-    experts = f"{len(layout.regions)} experts {space}" if len(layout.regions) > 1 else "one expert"
-    return f"{experts}{stacked}{borrowed}{retrieved}{listed}"
-
-
 def _gate_report(
     result: Gate, experts: NDArray[np.float64], generalist: NDArray[np.float64], layout: Layout
 ) -> dict[str, object]:
     interval = proportion_interval(experts)
     return {
-        "layout": _layout_name(layout),
+        "layout": layout_name(layout),
         "validation": len(experts),
         "mixture": float(experts.mean()),
         "mixture_low": interval.low,

@@ -33,7 +33,7 @@ class Plan:
     of that race. ``crossing_calls``: a second race, of the best instructions with the best demos. ``region_counts``:
     numbers of experts tried, best guess first. ``layout_arms`` / ``layout_calls``: mixtures raced. ``validation``:
     validation examples on which the final generalist and the final mixture are compared. What is left goes to the
-    region-based choice of instructions.
+    region-based choice of instructions. ``kept``: calls that no stage before the trial of personas may use.
     """
 
     calls: int
@@ -45,6 +45,7 @@ class Plan:
     layout_arms: int
     layout_calls: int
     validation: int
+    kept: int = 0
 
     @property
     def reachable(self) -> int:
@@ -63,7 +64,7 @@ class Plan:
             # Every shared instruction everywhere, then two a turn for each region, judged on half its examples.
             written = 2 * max(self.region_counts) + self.validation
             calls += self.proposals * self.validation + TURNS * written
-        return min(self.calls, calls)
+        return min(self.calls, calls + self.kept)
 
     @classmethod
     def of(
@@ -74,11 +75,13 @@ class Plan:
         validation: int,
         experts: int | None = None,
         proposals: int | None = None,
+        keep: float = 0.0,
     ) -> Plan:
         """Divide ``calls`` for ``train`` demo examples and ``validation`` examples.
 
         ``experts`` fixes the number of experts, as far as each gets three training examples; 1 spends everything on the
-        best single prompt. ``proposals`` may take a third of the calls at most. Raises BudgetExceeded below 20 calls.
+        best single prompt. ``proposals`` may take a third of the calls at most. ``keep`` is the share of the calls that
+        is kept for personas, where there are regions. Raises BudgetExceeded below 20 calls.
         """
         if calls < MIN_CALLS:
             raise BudgetExceeded(
@@ -86,7 +89,8 @@ class Plan:
             )
         proposals = min(16, calls // 60) if proposals is None else min(proposals, calls // 3)
         counts = region_counts(train, validation, calls) if experts is None else (max(1, min(experts, train // 3)),)
-        left = calls - proposals
+        kept = 0 if counts == (1,) else int(keep * calls)
+        left = calls - proposals - kept
         if counts == (1,):
             first = left // 2
             arms = max(3, min(12, first // CALLS_PER_ARM))
@@ -106,6 +110,7 @@ class Plan:
             layout_arms=layouts,
             layout_calls=judged if layouts == 1 else left * 30 // 100,
             validation=judged,
+            kept=kept,
         )
 
 

@@ -32,11 +32,15 @@ def with_new_demos(
     """Return the expert's prompt with new demos for half of its room, and its own nearest for the rest.
 
     ``shown`` are new examples of the region and ``vectors`` theirs, in the space in which queries are routed. Demos
-    with which the expert begins as the generalist does stay. Farther demos come first, as when it was learned.
+    with which the expert begins as the generalist does stay, and so does the turn of a role-play. Farther demos come
+    first, as when it was learned.
     """
     prompt, common = mixture.experts[region].prompt, mixture.generalist.demos
-    stacked = prompt != mixture.generalist and common and prompt.demos[: len(common)] == common
-    head = common if stacked else ()
+    persona = mixture.experts[region].persona
+    # The turn in which a role is accepted is no example.
+    role = 1 if persona is not None and persona.kind == "role-play" else 0
+    stacked = prompt != mixture.generalist and common and prompt.demos[role : role + len(common)] == common
+    head = prompt.demos[: role + len(common)] if stacked else prompt.demos[:role]
     own = [Example(demo.input, (demo.output,)) for demo in prompt.demos[len(head) :]]
     own_vectors = (
         project(mixture.encoder.encode([one.input for one in own]), mixture.projection) if own else vectors[:0]

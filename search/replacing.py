@@ -76,6 +76,7 @@ def _replaced(expert: Expert, task: RegionTask, scores: NDArray[np.float64], win
         gain_low=gain.low,
         gain_high=gain.high,
         fallback=back,
+        persona=expert.persona if back or expert.persona is None else replace(expert.persona, demos=True),
     )
 
 

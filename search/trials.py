@@ -36,6 +36,11 @@ class Trials:
         self.sizes = (0, 0)
 
     @property
+    def client(self) -> ModelClient:
+        """The client of the model that executes."""
+        return self._client
+
+    @property
     def done(self) -> int:
         """Number of different trials so far; each took one model call, and those that the scorer makes."""
         return len(self._known)

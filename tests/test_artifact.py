@@ -492,6 +492,20 @@ def test_a_field_that_the_schema_does_not_know_is_an_artifact_error_that_names_i
         from_bytes(with_manifest(lambda manifest: manifest["experts"][0].update(code="import os")))
 
 
+def test_a_persona_of_no_known_kind_is_an_artifact_error() -> None:
+    persona = {"demos": True, "text": "", "examples": 0, "gain": 0, "gain_low": 0, "gain_high": 0, "tried": "bare"}
+    with pytest.raises(ArtifactError, match=r"experts\.0\.persona\.kind"):
+        from_bytes(with_manifest(lambda manifest: manifest["experts"][0].update(persona={**persona, "kind": "king"})))
+
+
+def test_a_file_from_before_personas_has_none() -> None:
+    def older(manifest: dict[str, Any]) -> None:
+        for expert in manifest["experts"]:
+            del expert["persona"]
+
+    assert all(expert.persona is None for expert in from_bytes(with_manifest(older)).experts)
+
+
 def test_a_file_that_is_not_there_is_an_artifact_error(tmp_path: Path) -> None:
     for path in (tmp_path / "no.mop", tmp_path, "nul\0"):
         with pytest.raises(ArtifactError, match="cannot be read"):

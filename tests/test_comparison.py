@@ -22,6 +22,7 @@ from mop.drift import Reference
 from mop.embeddings.region_map import draw_map
 from mop.limits import Limits
 from mop.mixture import EncoderRecord, Expert, Mixture
+from mop.persona import Persona
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
 
@@ -113,7 +114,7 @@ def test_a_new_field_of_a_mixture_is_compared_above_before_it_is_listed_here() -
     assert {one.name for one in fields(EncoderRecord)} == {"name", "identity", "probes", "state"}
     assert {one.name for one in fields(Expert)} == {
         *("prompt", "size", "validation", "words", "proposer", "score", "generalist_score"),
-        *("gain", "gain_low", "gain_high", "fallback"),
+        *("gain", "gain_low", "gain_high", "fallback", "persona"),
     }
     assert {one.name for one in fields(Decoding)} == {"max_tokens", "stop", "temperature"}
     assert {one.name for one in fields(Retrieval)} == {"demos", "vectors", "count"}
@@ -134,6 +135,7 @@ def test_a_new_field_of_a_mixture_is_compared_above_before_it_is_listed_here() -
         ({"gain_low": 0.0}, "gain_low"),
         ({"gain_high": 0.9}, "gain_high"),
         ({"fallback": True}, "fallback"),
+        ({"persona": Persona("generic", True, "You are.", "generic", 9, 0.2, 0.1, 0.3)}, "persona"),
     ],
 )
 def test_each_figure_of_an_expert_is_compared(change: dict[str, Any], name: str) -> None:

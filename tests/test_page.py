@@ -19,6 +19,7 @@ from small import TOPICS, WordEncoder, small_mixture
 from mop.embeddings.region_map import draw_map
 from mop.limits import Limits
 from mop.mixture import Expert
+from mop.persona import Persona
 from mop.prompts import Demo, Prompt
 from mop.retrieval import Retrieval
 from mop.serve.app import create_app
@@ -110,6 +111,14 @@ def test_each_expert_has_its_prompt_its_gain_and_who_answers(server: Running) ->
     )
     assert html.count('class="badge">generalist answers') == 1
     assert "Answer «in one word» – größer." in said
+
+
+def test_an_expert_s_persona_is_named_with_what_it_gained(upstream: FakeUpstream) -> None:
+    experts = small_mixture().experts
+    persona = Persona("expert", True, "You are a clerk.", "expert", 12, 0.25, 0.05, 0.45)
+    text = Elements(page_of(upstream, experts=(replace(experts[0], persona=persona), *experts[1:]))).text
+    assert text.count("Persona:") == 1
+    assert "expert identity with demos, +0.25 (+0.05 to +0.45) over bare on 12 examples" in text
 
 
 def test_every_region_is_on_the_map_with_its_examples_and_a_shape_beside_its_colour(upstream: FakeUpstream) -> None:

@@ -17,6 +17,7 @@ models = App(name="models", help="Model weights on this machine: list, pull, pat
 ledger = App(name="ledger", help="The record of all model calls: stats, export, prune, verify, repair.", sort_key=98)
 
 judge = App(name="judge", help="A model as judge: compare two systems, export pairs for people.", sort_key=97)
+personas = App(name="personas", help="Expert identities: write data sets with them, see what they need.", sort_key=96)
 
 for _order, (_name, _home, _help) in enumerate(
     [
@@ -54,6 +55,14 @@ for _name, _help in (
     ("export", "Write pairs of answers for people to label."),
 ):
     judge.command(f"mop.cli.judging:{_name}", name=_name, help=_help)
+app.command(personas)
+for _name, _home, _help in (
+    ("write", "personas:write", "Write an expert's identity for each instruction."),
+    ("generate", "personas:generate", "Answer instructions as experts would, as a data set in chat format."),
+    ("ablate", "personas_studies:ablate", "Measure what number and spread of exemplars do to identities."),
+    ("audit-compare", "personas_studies:audit_compare", "Compare two ways of removing mentions of the identity."),
+):
+    personas.command(f"mop.cli.{_home}", name=_name, help=_help)
 app.command(models)
 for _name, _home, _help in (
     ("list", "list_", "List the models that can be fetched, and which are here."),

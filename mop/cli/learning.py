@@ -193,7 +193,7 @@ def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:
         others = len(mixture) - mixture.kept
         back = f", {others} of them fall back to the generalist" if others else ""
         say(console, f"{target}: {len(mixture)} regions{back}.", style="bold")
-    for sentence in validated(mixture):
+    for sentence in [*validated(mixture), *_personas(mixture)]:
         say(console, sentence)
     usage = used.spend.usage
     paid = f", {money(used.spend.usd)}" if used.spend.usd else ""
@@ -213,6 +213,16 @@ def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:
     say(console, f'Next: mop show {target} · mop route {target} "…" · mop evaluate {target} DATA', style="dim")
 
 
+def _personas(mixture: Mixture) -> list[str]:
+    """Return in how many regions a persona is used, if personas were tried."""
+    if "personas" not in mixture.report:
+        return []
+    if all(one.persona is None for one in mixture.experts):
+        return ["Personas: none is used by the one prompt."]
+    used = sum(one.persona is not None and one.persona.kind != "bare" and not one.fallback for one in mixture.experts)
+    return [f"Personas: proven to help in {used} of {plural(len(mixture), 'region')}; the others stay bare."]
+
+
 def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) -> None:
     plan = estimated.plan
     say(console, f"About {plural(estimated.calls, 'call')} to {settings.model}:", style="bold")
@@ -226,9 +236,10 @@ def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) ->
         (plan.layout_calls, f"to race {plan.layout_arms} mixtures of {experts} experts"),
         (judged, f"to judge the {winners} on {plural(plan.validation, 'validation example')}"),
     ]
-    rest = plan.calls - sum(calls for calls, _ in stages)
+    rest = plan.calls - plan.kept - sum(calls for calls, _ in stages)
     if plan.layout_arms and rest > 0:
         stages.append((rest, "to choose and rewrite the instructions of each region"))
+    stages.append((plan.kept, "to try personas in each region"))
     for calls, purpose in stages:
         if calls and settings.method == DEFAULT_METHOD:
             say(console, f"  {calls:>6,}  {purpose}")

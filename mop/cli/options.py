@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -117,6 +117,38 @@ class JudgeOptions:
         return make_settings(asdict(self), file=run.config)
 
 
+@Parameter(name="*", group=_MODEL)
+@dataclass(frozen=True)
+class WritingOptions:
+    """Which models write, and what that may take."""
+
+    model: str | None = None
+    """Model that answers: local/…, a GGUF file, or a name at --base-url [default: the 1.5B model that mop pulls]."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible endpoint, up to /v1; the key is OPENAI_API_KEY or MOP_API_KEY."""
+    proposer: str | None = None
+    """Model that writes identities [default: the model]."""
+    proposer_url: str | None = None
+    """Address of the proposer's endpoint [default: --base-url]."""
+    budget: str | None = None
+    """Most that all calls may take: 600 (calls), "200k tokens" or "2 USD" [default: no cap]."""
+    encoder: str | None = None
+    """Encoder that measures similarity [default: all-MiniLM-L6-v2]."""
+    concurrency: int | None = None
+    """Most calls in flight to an endpoint [default: 8]."""
+    seed: int | None = None
+    """Seed of all random choices [default: 0]."""
+
+    def settings(self, run: RunOptions, *others: JudgeOptions) -> Settings:
+        """Return settings of which these options, and those of ``others``, count; no budget unless one is given."""
+        given = asdict(self)
+        for other in others:
+            given |= asdict(other)
+        settings = make_settings(given, file=run.config)
+        capped = settings.model_fields_set & {"budget", "tokens", "usd"}
+        return settings if capped else settings.model_copy(update={"budget": None})
+
+
 @Parameter(name="*", group=_SEARCH)
 @dataclass(frozen=True)
 class QuickstartOptions:
@@ -190,5 +222,7 @@ class SearchOptions(QuickstartOptions):
     """Most queries, as a share, with a demo of the second nearest region, if that is better [default: 0.2]."""
     border_share: float | None = None
     """Share of the budget, if left over, for trying other routes near borders [default: 0.05]."""
+    personas: Literal["off", "gated"] | None = None
+    """Tell experts who they are, in regions where that is proven to help (gated) [default: off]."""
     allow_code: bool | None = None
     """Let the metric python_tests run what the model writes, in a sandbox [default: no]."""

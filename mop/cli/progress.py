@@ -189,4 +189,5 @@ class CallProgress(Progress):
             self.stage(name)
 
     def _state(self) -> State:
-        return State(self._done / max(1, self._total), self._done, f"{self._done:,} / {plural(self._total, 'answer')}")
+        total = max(self._total, self._done, 1)  # what is asked for again wasn't foreseen
+        return State(self._done / total, self._done, f"{self._done:,} / {plural(total, 'answer')}")

@@ -66,6 +66,8 @@ def _draw_prompt(console: Console, mixture: Mixture, number: int | None, prompt:
         expert = mixture.experts[number]
         note = "shows no gain, so the generalist answers its queries" if expert.fallback else "answers its queries"
         say(console, f"Expert {number} ({words(expert)}) {note}. Instruction by: {expert.proposer}", style="dim")
+        if expert.persona is not None:
+            say(console, f"Persona: {expert.persona.sentence}", style="dim")
         console.print()
     print_prompt(console, prompt)
     if number is not None and (retrieval := mixture.retrieval) is not None and not mixture.experts[number].fallback:
@@ -106,9 +108,21 @@ def _draw(console: Console, path: Path, mixture: Mixture) -> None:
         console.print(regions_table(mixture, console.width))
         console.print()
         say(console, REGIONS_LEGEND, style="dim")
+        for sentence in _personas(mixture):
+            say(console, sentence)
         say(console, f"A whole prompt: mop show {path} --expert 0, or --generalist", style="dim")
     else:
         say(console, f"The whole prompt: mop show {path} --generalist", style="dim")
+
+
+def _personas(mixture: Mixture) -> list[str]:
+    """Return who the experts are told to be, region by region; nothing where personas weren't tried."""
+    found = [
+        f"  {number}: {expert.persona.sentence}{'; the generalist answers' if expert.fallback else ''}"
+        for number, expert in enumerate(mixture.experts)
+        if expert.persona is not None
+    ]
+    return ["Personas by region:", *found] if found else []
 
 
 def _limits(mixture: Mixture) -> list[str]:

@@ -74,6 +74,40 @@ def find_duplicates(splits: Splits, *, near: float = 0.9) -> list[Duplicate]:
     return found
 
 
+def find_repeats(texts: Sequence[str], *, near: float = 0.9) -> dict[int, tuple[int, float]]:
+    """Return the texts of one list that repeat an earlier one: their places, with the earlier place and the cosine.
+
+    Exact and near mean what they do in `find_duplicates`, with the IDF of all texts; what is itself a repeat is not
+    compared with.
+    """
+    forms = [normal_form(text) for text in texts]
+    count, weigh = _vectorizers()
+    found: dict[int, tuple[int, float]] = {}
+    first: dict[str, int] = {}
+    for place, form in enumerate(forms):
+        if form in first:
+            found[place] = (first[form], 1.0)
+        else:
+            first[form] = place
+    places = list(first.values())
+    if len(places) < 2:
+        return found
+    vectors = weigh.fit_transform(count.transform([_padded(forms[place]) for place in places])).tocsr()
+    for start in range(0, len(places), _CHUNK):
+        similar = (vectors[start : start + _CHUNK] @ vectors.T).tocsr()
+        for row in range(similar.shape[0]):
+            place = places[start + row]
+            begin, end = similar.indptr[row], similar.indptr[row + 1]
+            earlier = [
+                (places[column], min(float(value), 1.0))
+                for column, value in zip(similar.indices[begin:end], similar.data[begin:end], strict=True)
+                if value >= near - 1e-6 and places[column] < place and places[column] not in found
+            ]
+            if earlier:
+                found[place] = max(earlier, key=lambda one: (one[1], -one[0]))
+    return found
+
+
 def describe_duplicates(duplicates: Sequence[Duplicate]) -> str:
     """Return a short text for people: how many inputs each pair of splits shares, with some of them."""
     if not duplicates:

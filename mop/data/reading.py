@@ -17,12 +17,13 @@ import gzip
 import os
 import sys
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO, get_args
 
 from mop.data.formats import Format, parse
 from mop.data.rows import Columns, to_examples
-from mop.data.table import shown
+from mop.data.table import Table, shown
 from mop.errors import DataError, SettingsError
 from mop.examples import Example
 
@@ -67,15 +68,24 @@ def read_examples(
         DataError: the file is missing, unreadable or empty, or lacks a column.
         SettingsError: the format is not known, or needs a package that is not installed.
     """
+    table = read_table(source, {input_column, output_column, split_column or "split"}, format=format)
+    return to_examples(table, Columns(input_column, output_column, split_column))
+
+
+def read_table(
+    source: str | os.PathLike[str] | BinaryIO, wanted: Collection[str], *, format: Format | None = None
+) -> Table:
+    """Read rows, whatever they mean; of Parquet only the values of the ``wanted`` columns.
+
+    Sources and formats are those of `read_examples`. Raises DataError and SettingsError as it does.
+    """
     content, origin, name = _load(source)
     chosen = _format(format, name, origin)
     if chosen != "parquet" and content.startswith(_GZIP_MARK):
         content = _unzipped(content, origin)
     if not content.strip():
         raise DataError(f"{origin} is empty; expected at least one example as {chosen}")
-    wanted = {input_column, output_column, split_column or "split"}
-    table = parse(content, chosen, origin, wanted)
-    return to_examples(table, Columns(input_column, output_column, split_column))
+    return parse(content, chosen, origin, wanted)
 
 
 def _load(source: str | os.PathLike[str] | BinaryIO) -> tuple[bytes, str, str | None]:

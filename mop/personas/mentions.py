@@ -1,0 +1,198 @@
+"""Mentions: where an answer speaks of the identity that wrote it, and the answer without that. Knows no models.
+
+ExpertPrompting trains on the answers alone, so "As a marine biologist, I recommend …" must go, and "As a result, …"
+must stay. Two things are removed: an opening clause up to the comma before its main clause, and a sentence that says
+nothing but who is speaking. A mention in the middle of a sentence isn't cut out; it is reported, and the answer is
+dropped by the caller. Code and quotations are never looked at; what isn't removed stays byte for byte.
+
+>>> remove_mentions("As a biologist, I use salt. As a result, it floats.", "You are a biologist.", "Why?").text
+'I use salt. As a result, it floats.'
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mop.personas.roles import Roles
+from mop.personas.sentences import Sentence, sentences, without_quotations
+
+#: Characters of an opening clause; what is longer is a sentence of its own kind.
+_MOST_CLAUSE = 260
+_ARTICLE = r"(?:an?|your|the|one of the)"
+_AS = re.compile(
+    rf"(?:(?:(?:speaking|writing|answering|acting|working) )?as|being) {_ARTICLE} (?P<role>.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_SOMEBODY = re.compile(r"(?:speaking )?as (?:someone|somebody|one|a person) who\b", re.IGNORECASE)
+#: Where a clause may end: at a comma, or, carelessly, before "I".
+_BORDER = re.compile(r",|\s(?=I\b)")
+_FIRST = re.compile(r"\s*(?:I\b|my\b|we\b|our\b|let me\b|let['’]s\b|allow me\b)", re.IGNORECASE)
+_NEUTRAL = re.compile(r"\s*(?:it\b|it['’]s\b|here\b|there\b|this\b|these\b|the\b)", re.IGNORECASE)
+_EXPERIENCE = re.compile(
+    r"(?:with|given|speaking from|drawing (?:on|from|upon)|based on|thanks to|in|after|over|from|having|through|"
+    r"throughout|during)\b"
+    r"(?=.*\b(?:my|years?|decades?)\b)"
+    r"(?=.*(?:\bmy (?:\w+ ){0,3}(?:expertise|background|training|career|practice|profession|line of work|"
+    r"years|decades|professional (?:opinion|experience|view|judge?ment)|role|work as|time as|"
+    r"experience (?:as|in|with|of))\b|"
+    r"\b(?:years?|decades?)(?: of|['’])? (?:\w+ ){0,4}(?:experience|practice|expertise)\b))",
+    re.IGNORECASE | re.DOTALL,
+)
+_GREETING = r"(?:(?:hello|hi|hey|greetings|welcome|sure|certainly|of course|great|absolutely)\b[^.!?\w]*)?"
+_I_AM = re.compile(
+    rf"{_GREETING}(?:I am|I['’]m|I have been|I['’]ve been|I work as|I['’]ve worked as|I have worked as) {_ARTICLE} "
+    r"(?P<role>.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NAME = re.compile(rf"{_GREETING}my name is (?P<name>.+)", re.IGNORECASE | re.DOTALL)
+_YEARS = re.compile(
+    rf"{_GREETING}(?:I have|I['’]ve|I bring)\b(?=.*\b(?:years?|decades?)\b)(?=.*\b(?:experience|practice|expertise|"
+    r"working|worked|spent|studying|studied|teaching|taught|researching)\b).+",
+    re.IGNORECASE | re.DOTALL,
+)
+#: What a sentence that only introduces the writer doesn't have: advice, reasons, the reader.
+_CONTENT = re.compile(
+    r"[:;]|\b(?:you|your|yours|so|because|therefore|thus|but|should|must|recommend|suggest|advise|found|seen|learned|"
+    r"learnt|noticed|know|that|would|could|if|when)\b",
+    re.IGNORECASE,
+)
+_OFFER = re.compile(
+    r",?\s*(?:and|so|here|ready|happy|glad)\b[^.!?]*\b(?:help|assist|guide|share|explain|walk|answer|show|teach|advise)\b"
+    r"[^.!?]*(?=[.!?]|$)",
+    re.IGNORECASE,
+)
+_MIDDLE = re.compile(rf"\b(?:as|being) {_ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE)
+#: The same anywhere in a sentence, where it can't be cut out.
+_I_AM_TOO = re.compile(
+    rf"\bI(?: am|['’]m|(?: have|['’]ve) been| work as) {_ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE
+)
+_MY_CAREER = re.compile(
+    r"\b[Mm]y (?:(?:\w+ ){0,3}(?:years|decades) (?:of|as|in)\b|career\b|profession\b|practice\b|clients\b|patients\b|"
+    r"professional \w+)"
+)
+_SELF = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|[Mm]y|mine|myself)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """An answer without mentions: what was ``removed``, and the sentences with mentions that were ``left``."""
+
+    text: str
+    removed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+def remove_mentions(answer: str, identity: str, instruction: str) -> Cleaned:
+    """Return an answer without mentions of the identity, as far as rules can remove them whole.
+
+    Args:
+        answer: The answer.
+        identity: The identity that the model was given; empty if none was.
+        instruction: What was asked. Roles that it names aren't taken for the identity.
+    """
+    roles = Roles(identity, instruction)
+    spans: list[tuple[int, int]] = []
+    left: list[str] = []
+    for sentence in sentences(answer):
+        if sentence.quoted:
+            continue
+        text = answer[sentence.start : sentence.end]
+        kept_from = _clause_end(text, roles)
+        if kept_from is None and _introduces(text, roles):
+            spans.append((sentence.start, sentence.end))
+            continue
+        rest = text[kept_from or 0 :]
+        if _mentions(rest, roles) or (kept_from is None and _openly(text, roles)):
+            left.append(text)
+        elif kept_from:
+            spans.append((sentence.start, sentence.start + kept_from))
+    removed = tuple(answer[start:end].strip() for start, end in spans)
+    return Cleaned(cut(answer, spans), removed, tuple(left))
+
+
+def cut(answer: str, spans: list[tuple[int, int]]) -> str:
+    """Return a text without spans: whole sentences, or openings of sentences, whose rest then begins with a capital.
+
+    The rest stays byte for byte, but for the space after a span, and lines that are left empty. No span changes
+    nothing at all.
+    """
+    for start, end in sorted(spans, reverse=True):
+        whole = any(one.start == start and one.end == end for one in sentences(answer))
+        while end < len(answer) and answer[end] in " \t":
+            end += 1
+        before, after = answer[:start], answer[end:]
+        if not whole:
+            after = after[:1].upper() + after[1:]
+        elif not after or after[0] in "\r\n":
+            before, after = _joined(before, after)
+        answer = before + after
+    return answer
+
+
+def without(answer: str, dropped: list[Sentence]) -> str:
+    """Return an answer without whole sentences."""
+    return cut(answer, [(one.start, one.end) for one in dropped])
+
+
+def _joined(before: str, after: str) -> tuple[str, str]:
+    """Join what is before and after a sentence at the end of its line; a line that is left empty goes."""
+    line = before.rpartition("\n")[2]
+    if line.strip(" \t*_#-+•>0123456789.)"):  # something else stands on the line
+        return before.rstrip(" \t"), after
+    return before[: len(before) - len(line)], after.lstrip("\r\n")
+
+
+def _clause_end(text: str, roles: Roles) -> int | None:
+    """Return where the main clause begins, if the sentence opens with a mention that can be taken away."""
+    opening = _AS.match(text)
+    experience = None if opening or roles.speaker_wanted else _EXPERIENCE.match(text) or _SOMEBODY.match(text)
+    if opening is None and experience is None:
+        return None
+    for border in _BORDER.finditer(text[:_MOST_CLAUSE]):
+        clause, main = text[: border.start()], text[border.end() :]
+        if not _FIRST.match(main):
+            continue
+        if clause.count("*") % 2 or clause.count("**") % 2:  # the cut would leave half of an emphasis
+            return None
+        if opening is not None:
+            named = _AS.match(clause)
+            return _begin(text, border.end()) if named and roles.any(named["role"]) else None
+        return _begin(text, border.end()) if _EXPERIENCE.match(clause) or _SOMEBODY.match(clause) else None
+    comma_at = text[:_MOST_CLAUSE].find(",")
+    if opening is not None and comma_at > 0:
+        named = _AS.match(text[:comma_at])
+        if named and roles.own(named["role"]) and _NEUTRAL.match(text[comma_at + 1 :]):
+            return _begin(text, comma_at + 1)
+    return None
+
+
+def _begin(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+def _introduces(text: str, roles: Roles) -> bool:
+    """Whether a sentence says who is speaking, and nothing else."""
+    if not _openly(text, roles):
+        return False
+    return _CONTENT.search(_OFFER.sub("", text)) is None
+
+
+def _openly(text: str, roles: Roles) -> bool:
+    """Whether a sentence begins by saying who is speaking."""
+    if match := _I_AM.match(text):
+        return roles.any(match["role"])
+    if roles.speaker_wanted:
+        return False
+    return _NAME.match(text) is not None or _YEARS.match(text) is not None
+
+
+def _mentions(text: str, roles: Roles) -> bool:
+    """Whether the writer speaks of a role of theirs anywhere in a text, outside quotations."""
+    text = without_quotations(text)
+    if not roles.speaker_wanted and _MY_CAREER.search(text):
+        return True
+    found = (*_MIDDLE.finditer(text), *_I_AM_TOO.finditer(text))
+    return bool(_SELF.search(text)) and any(roles.own_within(match["role"]) for match in found)

@@ -1,0 +1,52 @@
+"""Refusing: answers that refuse, or that say that a model wrote them. The rule by which they are dropped; no models.
+
+The rule: an answer is dropped if one of its first three sentences says that the writer can't or won't help, or if the
+writer says in any sentence, outside quotations and code, to be an AI, a language model or a chatbot, to have no
+personal experiences, or not to be a real person. Sentences about AI in which the writer doesn't speak are innocent.
+
+>>> why_dropped("I'm sorry, but I can't help with that.")
+'refuses'
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from mop.personas.sentences import sentences, without_quotations
+
+_DOES = (
+    r"(?:help(?! but)|assist|provide|answer|comply|fulfil\w*|do (?:that|this)|discuss|offer|give|write|create|complete|"
+    r"generate|engage|participate|support|share|advise|satisfy|continue|respond|process|access|browse|proceed)"
+)
+_NOT = r"(?:can(?:not|['’]t)|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to)"
+_REFUSES = re.compile(
+    rf"\b(?:I|we) ?{_NOT}(?: \w+)? {_DOES}\b|\bI(?: must|['’]ll have to| have to) (?:\w+ )?(?:decline|refuse)\b|"
+    r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but (?:I|that)\b[^.!?]*(?:n['’]t|\bnot|\bunable)\b|"
+    r"^I apologi[sz]e,? but I\b|\bnot something (?:that )?I(?: can|['’]m able to| am able to)\b|"
+    r"\bI(?: do(?:n['’]t| not) feel|['’]m not| am not) comfortable\b",
+    re.IGNORECASE,
+)
+_MODEL = (
+    r"(?:(?:large |AI )?language model|(?:AI|artificial intelligence)(?: model| assistant| chatbot| system)?|"
+    r"chatbot|virtual assistant|computer program)"
+)
+_BREAKS = re.compile(
+    rf"\bas an? {_MODEL}\b(?!\s+\w+(?:er|or|ist)\b)[^.!?]*\b(?:I|my|me)\b|"
+    rf"\bI(?:['’]m| am)(?: (?:just|only|actually|merely|still))? an? {_MODEL}\b(?!\s+\w+(?:er|or|ist)\b)|"
+    r"\bI(?:['’]m| am) not (?:actually |really )?an? (?:real|human|actual|licensed)\b|"
+    r"\bI do(?:n['’]t| not) (?:actually |really )?have (?:any )?personal (?:experiences?|opinions?|feelings?)\b|"
+    r"\bmy training data\b",
+    re.IGNORECASE,
+)
+_FIRST_SENTENCES = 3
+
+
+def why_dropped(answer: str) -> Literal["refuses", "breaks persona"] | None:
+    """Return why an answer is dropped, or None."""
+    spoken = [without_quotations(answer[one.start : one.end]) for one in sentences(answer) if not one.quoted]
+    if any(_BREAKS.search(sentence) for sentence in spoken):
+        return "breaks persona"
+    if any(_REFUSES.search(sentence) for sentence in spoken[:_FIRST_SENTENCES]):
+        return "refuses"
+    return None

@@ -1,0 +1,158 @@
+"""Guises: what a region's expert may be told to be, and the prompt that tells it. Knows nothing of scores.
+
+    bare         instruction                  ─► demos                     ─► query
+    generic      "You are an expert …", instr ─► demos                     ─► query
+    expert       identity, instruction        ─► demos                     ─► query
+    role-play    instruction                  ─► identity, acceptance, demos ─► query
+
+An identity is written from the region's medoids (ExpertPrompting, arXiv 2305.14688). The role-play puts it into a turn
+of its own, which the model accepts before any question (arXiv 2308.07702); it stands in the prompt as a first demo.
+All of it is in the prefix of the prompt. What is retrieved for a query stays in every guise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mop.embeddings.projection import project
+from mop.lm.request import Request
+from mop.persona import Kind
+from mop.personas.answering import why_unusable
+from mop.personas.exemplars import chosen
+from mop.personas.identities import ATTEMPTS, write_identities
+from mop.personas.records import STATIC
+from mop.personas.writing import IDENTITY_TOKENS, identity_request
+from mop.prompts import Demo, Prompt
+from mop.search.experts import Layout
+from mop.search.judging import Judging
+
+#: Examples nearest to a region's centroid from which its identity is written, and the characters of each.
+MEDOIDS, MEDOID_CHARACTERS = 4, 300
+#: Most tokens of the turn in which the model accepts a role; what is cut off there ends with its last sentence.
+ACCEPTANCE_TOKENS = 80
+_SENTENCES = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Guise:
+    """What an expert is told to be: ``text``; in a role-play ``reply`` is how the model accepted it.
+
+    ``demos``: the prompt shows the region's demos.
+    """
+
+    kind: Kind = "bare"
+    demos: bool = True
+    text: str = ""
+    reply: str = ""
+
+    def wear(self, prompt: Prompt) -> Prompt:
+        """Return an expert's prompt in this guise."""
+        demos = prompt.demos if self.demos else ()
+        if self.kind == "role-play":
+            return replace(prompt, demos=(Demo(self.text, self.reply), *demos))
+        told = f"{self.text}\n\n{prompt.instruction}" if self.text else prompt.instruction
+        return replace(prompt, instruction=told, demos=demos)
+
+
+BARE = Guise()
+GENERIC = Guise("generic", text=STATIC)
+#: The guises of a region by kind, with demos.
+Wardrobe = Mapping[Kind, Guise]
+
+
+def region_request(instruction: str, inputs: Sequence[str]) -> str:
+    """Return what a region's queries ask for, as the request that an identity is written for."""
+    cut = [" ".join(one.split()) for one in inputs]
+    listed = "\n".join(f"- {one if len(one) <= MEDOID_CHARACTERS else one[:MEDOID_CHARACTERS] + ' …'}" for one in cut)
+    return f"{instruction}\n\nRequests such as these:\n{listed}"
+
+
+def role_turn(identity: str) -> str:
+    """Return the turn that gives the model a role."""
+    return f"{identity} From now on you are this person and answer as this person would. Do you take on this role?"
+
+
+def medoids(judging: Judging, layout: Layout) -> list[list[str]]:
+    """Return the inputs of each region's training examples that are nearest to its centroid."""
+    problem = judging.problem
+    distances = layout.regions.distances(project(problem.train_vectors, layout.projection))
+    members = layout.members(problem.train_vectors)
+    found = []
+    for region in range(len(layout.regions)):
+        here = np.flatnonzero(members == region)
+        near = here[np.argsort(distances[here, region], kind="stable")][:MEDOIDS]
+        found.append([problem.train[int(i)].input for i in near])
+    return found
+
+
+async def write_guises(judging: Judging, layout: Layout, instructions: Sequence[str]) -> list[Wardrobe]:
+    """Return the guises of each region, as far as there are calls for them; ``instructions`` are the regions'.
+
+    A region whose identities fail the checks has none of its own.
+    """
+    count = len(layout.regions)
+    asked = [region_request(instructions[region], inputs) for region, inputs in enumerate(medoids(judging, layout))]
+    wardrobes: list[dict[Kind, Guise]] = [{"generic": GENERIC} for _ in range(count)]
+    # Two regions that ask for the same are asked about once.
+    distinct = list(dict.fromkeys(asked))
+    identities = await _identities(judging, distinct)
+    by_text = {distinct[place]: text for place, text in identities.items()}
+    replies = await _acceptances(judging, [by_text[one] for one in distinct if one in by_text])
+    for wardrobe, one in zip(wardrobes, asked, strict=True):
+        if (identity := by_text.get(one)) is None:
+            continue
+        wardrobe["expert"] = Guise("expert", text=identity)
+        if identity in replies:
+            wardrobe["role-play"] = Guise("role-play", text=role_turn(identity), reply=replies[identity])
+    return list(wardrobes)
+
+
+async def _identities(judging: Judging, asked: Sequence[str]) -> dict[int, str]:
+    session = judging.session
+    assert session.encoder is not None
+    shown = chosen()
+    sample = "\n\n".join(text for _, text in identity_request("", asked[0], shown).messages)
+    attempts = ATTEMPTS
+    while attempts and not judging.affords(
+        (), questions=[sample] * (len(asked) * attempts), question_tokens=IDENTITY_TOKENS
+    ):
+        attempts -= 1
+    sent = 0
+
+    def count(_: str) -> None:
+        nonlocal sent
+        sent += 1
+
+    seed = judging.problem.seed
+    found = await write_identities(
+        session.proposer, session.encoder, asked, shown, seed=seed, attempts=attempts, told=count
+    )
+    judging.allowance.used += sent
+    return {place: identity.text for place, identity in found.accepted.items()}
+
+
+async def _acceptances(judging: Judging, identities: Sequence[str]) -> dict[str, str]:
+    """Return how the model that answers accepts each role, as far as it does."""
+    client = judging.session.trials.client
+    turns = [role_turn(one) for one in identities]
+    if not turns or not judging.affords((), questions=turns, question_tokens=ACCEPTANCE_TOKENS):
+        return {}
+    requests = [
+        Request(model=client.model, messages=(("user", turn),), max_tokens=ACCEPTANCE_TOKENS, role="propose")
+        for turn in turns
+    ]
+    replies = await client.complete_many(requests)
+    judging.allowance.used += len(requests)
+    found = {}
+    for identity, reply in zip(identities, replies, strict=True):
+        text = reply.text.strip()
+        if reply.finish_reason == "length":
+            whole = _SENTENCES.match(text)
+            text = whole.group() if whole else ""
+        if text and why_unusable(replace(reply, text=text, finish_reason="stop")) is None:
+            found[identity] = text
+    return found

@@ -1,0 +1,224 @@
+"""Persona gate: a region's expert is told to be somebody only where that is proven to help; else it stays bare.
+
+Expert personas help with style and hurt with recall and reasoning (arXiv 2603.18507), so each region is asked by
+itself. Every guise (`mop.search.guises`), with the region's demos and without, answers the same validation examples as
+the bare prompt. A persona is used where its paired gain over the better of the two bare prompts, shrunk toward its gain
+over all regions, has a positive lower bound; several are tried, so each bound is wider for that (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mop.persona import Kind, Persona
+from mop.prompts import Prompt
+from mop.search.experts import Layout
+from mop.search.guises import BARE, Guise, Wardrobe, write_guises
+from mop.search.judging import Cell, Judging
+from mop.search.proposers import Candidate
+from mop.stats import Shrunk, shrink
+
+Scores = NDArray[np.float64]
+#: What is tried: a kind of persona, and whether the region's demos are shown.
+Form = tuple[Kind, bool]
+PLAIN: Form = ("bare", True)
+STRIPPED: Form = ("bare", False)
+#: Order of trying: what helps most often first, for the calls may end. A persona without demos needs `STRIPPED`.
+FORMS: tuple[Form, ...] = (
+    ("expert", True),
+    ("generic", True),
+    ("role-play", True),
+    STRIPPED,
+    ("expert", False),
+    ("generic", False),
+    ("role-play", False),
+)
+#: One-sided confidence that any of the personas tried must reach, all together.
+CONFIDENCE = 0.9
+#: A region with fewer validation examples proves nothing.
+FEWEST = 5
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a form gained over bare in a region: the mean of its paired differences, and that after shrinkage."""
+
+    form: Form
+    examples: int
+    mean: float
+    shrunk: Shrunk
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The form that a region uses, and all personas that were tried there on enough examples."""
+
+    form: Form
+    tried: tuple[Tried, ...]
+
+    @property
+    def best(self) -> Tried | None:
+        """The persona in use, or else the one that gained most."""
+        own = [one for one in self.tried if one.form == self.form]
+        return own[0] if own else max(self.tried, key=lambda one: one.shrunk.mean, default=None)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a region's expert is told: an instruction, a guise, and the record of both; None where none was tried."""
+
+    candidate: Candidate
+    guise: Guise = BARE
+    persona: Persona | None = None
+
+    def prompt(self, layout: Layout, region: int) -> Prompt:
+        """Return the region's prompt in a layout."""
+        return self.guise.wear(layout.prompt(region, self.candidate.instruction))
+
+
+def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count: int) -> list[Pick]:
+    """Choose the form of each region.
+
+    Args:
+        rows: Scores by form, one for each validation example, NaN where not judged; `PLAIN` is there.
+        regions: The region of each validation example.
+        count: Number of regions.
+    """
+    plain = rows[PLAIN]
+    forms = [PLAIN] * count
+    better = plain.copy()
+    if STRIPPED in rows:
+        stripped = rows[STRIPPED]
+        for region, gain in enumerate(_shrunk(stripped - plain, regions, count, 1)):
+            here = (regions == region) & np.isfinite(stripped) & np.isfinite(plain)
+            if here.sum() >= FEWEST and gain.low > 0:
+                forms[region] = STRIPPED
+            # A persona is compared with the bare prompt that did better here, whether that is proven or not.
+            if here.any() and stripped[here].mean() > plain[here].mean():
+                better[regions == region] = stripped[regions == region]
+    personas = [form for form in FORMS if form in rows and form[0] != "bare"]
+    tried: list[list[Tried]] = [[] for _ in range(count)]
+    for form in personas:
+        differences = rows[form] - better
+        for region, gain in enumerate(_shrunk(differences, regions, count, len(personas))):
+            own = differences[(regions == region) & np.isfinite(differences)]
+            if len(own) >= FEWEST:
+                tried[region].append(Tried(form, len(own), float(own.mean()), gain))
+    picks = []
+    for form, here in zip(forms, tried, strict=True):
+        proven = [one for one in here if one.shrunk.low > 0]
+        best = max(proven, key=lambda one: one.shrunk.mean, default=None)
+        picks.append(Pick(best.form if best else form, tuple(here)))
+    return picks
+
+
+def _shrunk(differences: Scores, regions: NDArray[np.intp], count: int, arms: int) -> list[Shrunk]:
+    """Return the gains of all regions with bounds that hold for ``arms`` arms at once; none if nothing was judged."""
+    groups = [differences[(regions == region) & np.isfinite(differences)] for region in range(count)]
+    if not any(len(group) for group in groups):
+        return []
+    return shrink(groups, level=1 - 2 * (1 - CONFIDENCE) / arms)
+
+
+class PersonaGate:
+    """Tries the guises of a layout's experts and chooses one for each region.
+
+    Args:
+        judging: Asks the models and keeps the account of calls.
+        layout: The regions and their demos.
+        chosen: The instruction of each region.
+        scores: Of the bare experts, one for each validation example; NaN where not judged.
+    """
+
+    def __init__(self, judging: Judging, layout: Layout, chosen: Sequence[Candidate], scores: Scores) -> None:
+        self._judging, self._layout, self._chosen = judging, layout, chosen
+        vectors = judging.problem.validation_vectors
+        self._regions = layout.assign(vectors)
+        self._retrieved = layout.retrieved(vectors)
+        self._bare = [layout.prompt(region, one.instruction) for region, one in enumerate(chosen)]
+        self._rows: dict[Form, Scores] = {PLAIN: scores}
+
+    async def choose(self) -> tuple[list[Chosen], Scores, dict[str, object]]:
+        """Return what each region's expert is told, the scores of all experts, and what was tried as plain data."""
+        instructions = [one.instruction for one in self._chosen]
+        wardrobes = await write_guises(self._judging, self._layout, instructions)
+        missing = []
+        for form in FORMS:
+            cells = self._cells(form, wardrobes)
+            if not cells or (not form[1] and form != STRIPPED and STRIPPED not in self._rows):
+                continue
+            if not self._judging.affords(cells):
+                missing.append(_name(form))
+                continue
+            row = np.full(len(self._regions), np.nan)
+            row[[i for _, i in cells]] = await self._judging.score(cells)
+            self._rows[form] = row
+        picks = pick_personas(self._rows, self._regions, len(self._chosen))
+        scores = self._rows[PLAIN].copy()
+        chosen = []
+        for region, (candidate, pick) in enumerate(zip(self._chosen, picks, strict=True)):
+            here = self._regions == region
+            scores[here] = self._rows[pick.form][here]
+            guise = _guise(pick.form, wardrobes[region])
+            chosen.append(Chosen(candidate, guise, _persona(pick, guise)))
+        return chosen, scores, self._report(picks, missing)
+
+    def _cells(self, form: Form, wardrobes: Sequence[Wardrobe]) -> list[Cell]:
+        """Return what a form is asked: nothing where a region lacks the guise, or has no demos to leave out."""
+        cells = []
+        for i in map(int, self._judging.order):
+            region = int(self._regions[i])
+            bare = self._bare[region]
+            if (form[0] != "bare" and form[0] not in wardrobes[region]) or not (form[1] or bare.demos):
+                continue
+            if np.isfinite(self._rows[PLAIN][i]):
+                prompt = _guise(form, wardrobes[region]).wear(bare)
+                cells.append((prompt.retrieving(self._retrieved[i]), i))
+        return cells
+
+    def _report(self, picks: Sequence[Pick], missing: Sequence[str]) -> dict[str, object]:
+        return {
+            "confidence": CONFIDENCE,
+            "tried": [_name(form) for form in self._rows],
+            "no_calls_left_for": list(missing),
+            "regions": [
+                {
+                    "used": _name(pick.form),
+                    "tried": [
+                        {
+                            "persona": _name(one.form),
+                            "examples": one.examples,
+                            "mean": one.mean,
+                            "gain": one.shrunk.mean,
+                            "gain_low": max(-1.0, one.shrunk.low),
+                            "gain_high": min(1.0, one.shrunk.high),
+                        }
+                        for one in pick.tried
+                    ],
+                }
+                for pick in picks
+            ],
+        }
+
+
+def _guise(form: Form, wardrobe: Wardrobe) -> Guise:
+    return replace(BARE if form[0] == "bare" else wardrobe[form[0]], demos=form[1])
+
+
+def _persona(pick: Pick, guise: Guise) -> Persona:
+    best = pick.best
+    if best is None:
+        return Persona(guise.kind, guise.demos, guise.text, "bare", 0, 0.0, 0.0, 0.0)
+    low, high = max(-1.0, best.shrunk.low), min(1.0, best.shrunk.high)
+    gain = best.shrunk.mean
+    return Persona(
+        guise.kind, guise.demos, guise.text, best.form[0], best.examples, float(gain), float(low), float(high)
+    )
+
+
+def _name(form: Form) -> str:
+    return f"{form[0]} {'with' if form[1] else 'without'} demos"

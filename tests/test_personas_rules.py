@@ -1,0 +1,197 @@
+"""The rules of `mop.personas`: mentions go and innocent text stays, refusals are told, copies are found."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mop.personas.auditing import apply_audit
+from mop.personas.checking import LONGEST_RUN, MOST_COPIED, copied_share, text_problem
+from mop.personas.exemplars import DIVERSE, SIMILAR
+from mop.personas.mentions import remove_mentions
+from mop.personas.refusing import why_dropped
+from mop.personas.roles import role_heads
+from mop.personas.sentences import sentences
+
+IDENTITY = "You are a marine biologist and diver with twenty years of experience who has worked on coral reefs."
+ASKED = "Why do corals turn white?"
+
+INNOCENT = [
+    "As a result, I recommend salt water.",
+    "As a child, I loved the sea.",
+    "As a rule, I wait an hour.",
+    "As an example, I took a red coral.",
+    "As a matter of fact, I agree.",
+    "As a guide, I allow ten minutes for each kilo.",
+    "As a teenager, I never went.",
+    "As a beginner, you should start slowly.",
+    "As a biologist, Darwin wrote a great deal.",
+    "Consider a nurse shark as a model of patience.",
+    "In my experience, it works.",
+    "As a specialist tool, a net helps.",
+    "As one sees, I was right.",
+    "I am a big fan of salt.",
+    '"As a biologist, I never lie," said the man.',
+    "> As a biologist, I never lie.",
+    "```\nAs a biologist, I never lie.\n```",
+    "Dr. Lee came at 3.5 p.m. and left.",
+]
+
+
+@pytest.mark.parametrize("text", INNOCENT)
+def test_innocent_text_stays_byte_for_byte(text: str) -> None:
+    assert remove_mentions(text, IDENTITY, ASKED) == remove_mentions(text, IDENTITY, ASKED).__class__(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("As a marine biologist with years in coral, fish, and reefs, I recommend salt.", "I recommend salt."),
+        ("As a biologist, it's vital to rest. Then go.", "It's vital to rest. Then go."),
+        ("As your marine biologist, let me explain.", "Let me explain."),
+        ("As a diver I swim.", "I swim."),
+        ("Being a diver, I swim.", "I swim."),
+        ("As someone who has worked on reefs for decades, I recommend salt.", "I recommend salt."),
+        ("Speaking from two decades of practice, I recommend salt.", "I recommend salt."),
+        ("In my professional opinion, I would wait.", "I would wait."),
+        ("I have been a diver for 20 years. Corals live.", "Corals live."),
+        ("Hello there. I'm a marine biologist with 20 years of experience. Corals live.", "Hello there. Corals live."),
+        ("I am a biologist and I can help you with this. Corals live.", "Corals live."),
+        ("My name is Dr. Lee. Corals live.", "Corals live."),
+        ("With over 20 years of experience in reefs, I can say that corals die.", "I can say that corals die."),
+        ("In my 20 years as a diver, I have seen it.", "I have seen it."),
+        ("- As a diver, I swim.\n- As a whole, it works.", "- I swim.\n- As a whole, it works."),
+        ("First.\n\nI'm a diver.\n\nLast.", "First.\n\nLast."),
+        ("1. As a diver, I swim.\r\n2. Rest.", "1. I swim.\r\n2. Rest."),
+    ],
+)
+def test_mentions_go_as_whole_sentences_or_opening_clauses(text: str, cleaned: str) -> None:
+    found = remove_mentions(text, IDENTITY, ASKED)
+    assert found.text == cleaned
+    assert found.removed
+    assert not found.left
+    assert remove_mentions(cleaned, IDENTITY, ASKED).text == cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I, as a biologist, recommend salt.",
+        "My work as a diver showed me this.",
+        "Trust me, I'm a biologist.",
+        "My twenty years of practice taught me this.",
+        "I'm a biologist, so you should use salt.",
+        "**As a biologist**, I use salt.",
+    ],
+)
+def test_a_mention_within_a_sentence_is_reported_and_nothing_is_cut(text: str) -> None:
+    found = remove_mentions(text, IDENTITY, ASKED)
+    assert found.text == text
+    assert found.left == (text if not text.startswith("**") else text[2:],)
+
+
+def test_a_role_that_the_instruction_names_is_the_task_and_stays() -> None:
+    diary = "As a nurse, I see much. I am a nurse."
+    assert remove_mentions(diary, "You are a nurse.", "Write a nurse's diary.").text == diary
+    letter = "With my 5 years of experience in sales, I am sure. As an engineer, I build."
+    assert remove_mentions(letter, IDENTITY, "Write a cover letter.").text == letter
+
+
+def test_a_specialist_is_a_role_although_other_words_of_that_stem_end_a_role() -> None:
+    assert role_heads("You are a seasoned specialist in reefs.") == {"specialist"}
+    assert role_heads("You are a solicitor specialising in leases.") == {"solicitor"}
+
+
+# Letters without those that "I", "my", "as", "years" and "you" need can hold no mention.
+_PLAIN = st.text(alphabet="bcdefghk .,!?\n\"'*-#>`1234567890“”é—", max_size=200)
+
+
+@given(st.lists(st.one_of(_PLAIN, st.sampled_from(INNOCENT)), max_size=6), st.sampled_from([" ", "\n", "\n\n"]))
+@example(["```", "As a whole, I go."], "\n")
+def test_text_without_mentions_is_unchanged(parts: list[str], between: str) -> None:
+    # A quotation or fence that plain text opens may hide a part, but must not bring a mention about.
+    parts = [part for part in parts if "biologist" not in part]
+    text = between.join(parts)
+    assert remove_mentions(text, IDENTITY, ASKED).text == text
+
+
+_MENTIONS = ["As a biologist, I think so.", "I'm a diver.", "I, as a diver, swim.", "With my years as a diver, I know."]
+
+
+@given(st.lists(st.one_of(_PLAIN, st.sampled_from([*INNOCENT, *_MENTIONS])), max_size=6), st.sampled_from([" ", "\n"]))
+def test_what_is_kept_are_whole_sentences_or_what_follows_an_opening_clause(parts: list[str], between: str) -> None:
+    text = between.join(parts)
+    found = remove_mentions(text, IDENTITY, ASKED)
+    kept = [found.text[one.start : one.end].lower() for one in sentences(found.text)]
+    before = [text[one.start : one.end].lower() for one in sentences(text)]
+    for sentence in kept:
+        assert any(one.endswith(sentence) for one in before)
+    for removed in found.removed:
+        assert any(one.startswith(removed.lower()) for one in before)
+
+
+@given(st.text(max_size=300))
+def test_sentences_lie_in_order_and_leave_out_only_space_and_marks(text: str) -> None:
+    position = 0
+    for one in sentences(text):
+        assert position <= one.start < one.end <= len(text)
+        position = one.end
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("As an AI language model, I cannot dive.", "breaks persona"),
+        ("Corals live. I'm just an AI, so ask a vet.", "breaks persona"),
+        ("I am not a real doctor.", "breaks persona"),
+        ("I'm sorry, but I cannot help with that.", "refuses"),
+        ("I can’t provide that.", "refuses"),
+        ("I can't recommend it highly enough.", None),
+        ("I can't help but smile at corals.", None),
+        ("We cannot help you with that.", "refuses"),
+        ("Sorry, but that is not something I can help with.", "refuses"),
+        ("I do not feel comfortable answering this.", "refuses"),
+        ("I'm sorry for your loss, but I hope this helps.", None),
+        ("AI is a field. As an AI engineer, I build things.", None),
+        ("I am an artist, and I am an aim.", None),
+        ('The robot said: "I am an AI."', None),
+        ("One. Two. Three. If the shop says no, I cannot offer you more.", None),
+    ],
+)
+def test_refusals_and_broken_personas_are_told_from_innocent_answers(text: str, reason: str | None) -> None:
+    assert why_dropped(text) == reason
+
+
+def test_the_exemplars_pass_their_own_checks_and_copy_nothing_from_one_another() -> None:
+    every = list(dict.fromkeys((*DIVERSE, *SIMILAR)))
+    for one in every:
+        others = [other for other in every if other is not one]
+        assert text_problem(one.identity, one.instruction, others) is None
+        assert copied_share(one.identity, others)[0] <= 0.02
+
+
+def test_copies_first_persons_and_bare_words_are_no_identities() -> None:
+    shown = DIVERSE[:3]
+    copy = shown[0].identity.replace("corals", "roses").replace("reefs", "gardens")
+    assert copied_share(copy, shown)[0] > MOST_COPIED
+    assert text_problem(copy, "My roses are ill.", shown) == "copied from an exemplar"
+    own = "You are a gardener who has grown old roses for thirty years in wet and dry summers. "
+    run = own * 3 + " ".join(shown[1].identity.split()[20 : 21 + LONGEST_RUN])
+    assert text_problem(run, "x", shown) == "copied from an exemplar"
+    assert text_problem(own, "My roses are ill.", shown) is None
+    assert text_problem("Prune them in March and burn the ill leaves, then water the soil well.", "x", shown) == (
+        "not in the second person"
+    )
+    assert text_problem("", "x", shown) == "empty"
+    asked = "How do I prune my roses?"
+    assert text_problem(f'{own}You are often asked "where do I start" and {asked}', asked, shown) is None
+
+
+def test_the_audit_removes_only_sentences_that_are_there_and_speak_of_the_writer() -> None:
+    answer = "Corals live. My diving taught me about coral reefs. As a result, I wait. You should rest."
+    said = "- My diving taught me about coral reefs.\n- As a result, I wait.\n- I once met a shark."
+    found = apply_audit(said, answer, IDENTITY)
+    assert found.text == "Corals live. As a result, I wait. You should rest."
+    assert found.ignored == ("As a result, I wait.", "I once met a shark.")
+    assert not found.too_much
+    assert apply_audit("NONE", answer, IDENTITY).text == answer
+    assert apply_audit(answer, "My coral reefs made me a diver.", IDENTITY).removed == ()
