@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,9 +14,11 @@ from small import WordEncoder, small_mixture
 from mop.errors import DataError, SettingsError
 from mop.examples import Example
 from mop.mixture import Mixture
+from mop.persona import Persona
 from mop.prompts import Demo
 from mop.report import costs, racing
 from mop.report.measuring import KNN, MIXTURE, ONE_PROMPT, WITH_NEAREST, make_plan
+from mop.report.page import Facts, make_page
 from mop.report.verdict import finding
 from mop.retrieval import Retrieval
 
@@ -46,6 +50,13 @@ def test_knn_is_compared_on_the_examples_that_it_answered() -> None:
     assert difference is not None
     assert difference.n == len(places) == 6
     assert difference.mean == pytest.approx(np.mean([right[place] - 1 for place in places]))
+
+
+def test_a_regions_persona_is_said_with_its_gain() -> None:
+    first, *others = small_mixture().experts
+    told = replace(first, persona=Persona("generic", True, "You are an expert.", "generic", 24, 0.3, 0.1, 0.5))
+    page = make_page(small_mixture(experts=(told, *others)), Facts("x")).decode()
+    assert f"Persona: {told.persona.sentence}." in page
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
