@@ -180,9 +180,18 @@ def region_map(axes: Axes, mixture: Mixture) -> None:
         here = drawn.sample[drawn.regions == region]
         line = axes.plot(here[:, 0], here[:, 1], marks[region % len(marks)], markersize=3, alpha=0.5)[0]
         x, y = drawn.places[region]
-        text = f"{region} {', '.join(expert.words[:2])}"
-        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": line.get_color(), "alpha": 0.9}
-        axes.text(x, y, text, ha="center", va="center", fontsize=8, bbox=box)
+        ring = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": line.get_color(), "linewidth": 1.5}
+        # Labels lie on top of the picture and have no say in its size.
+        axes.text(x, y, str(region), ha="center", va="center", fontsize=7, bbox=ring, in_layout=False)
+        words = ", ".join(expert.words[:2])
+        axes.annotate(words, (x, y), (0, -10), textcoords="offset points", ha="center", va="top", fontsize=7).set(
+            in_layout=False
+        )
+    everything = np.vstack([drawn.sample, drawn.places])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    room = 0.1 * (high - low)
+    axes.set_xlim(low[0] - room[0], high[0] + room[0])
+    axes.set_ylim(high[1] + room[1], low[1] - room[1])  # as on the page: down is more
     axes.set_axis_off()
 
 
