@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_student import make_tiny
 
 from mop.errors import ArtifactError, DataError, SettingsError
 from mop.students import adapters
@@ -112,10 +113,10 @@ def test_rows_with_and_without_the_adapter_share_a_batch_and_each_gets_what_it_g
 
 def test_answers_do_not_depend_on_what_was_answered_before_or_on_the_order(gated: Gated, base: Student) -> None:
     on = [True, False, True, False]
-    forward = gated.answer(QUERIES, max_tokens=4, on=on)
-    backward = gated.answer(QUERIES[::-1], max_tokens=4, on=on[::-1])[::-1]
+    forward = gated.answer(QUERIES, max_tokens=3, on=on)
+    backward = gated.answer(QUERIES[::-1], max_tokens=3, on=on[::-1])[::-1]
     assert [one.text for one in forward] == [one.text for one in backward]
-    bare = write(base, [ids_before(base.tokenizer, query) for query in QUERIES], max_tokens=4)
+    bare = write(base, [ids_before(base.tokenizer, query) for query in QUERIES], max_tokens=3)
     assert [one.text for one in forward][1::2] == [one.text for one in bare][1::2]
     assert [one.text for one in forward][::2] != [one.text for one in bare][::2]
 
@@ -128,8 +129,8 @@ def test_a_merge_is_refused_with_the_reason(gated: Gated, trained: Trained) -> N
         check_mergeable(trained.folder)
 
 
-def test_merged_weights_are_no_gated_model(base: Student) -> None:
-    student = adapters.wrap(replace(base, model=copy.deepcopy(base.model)), TrainerConfig(first_layer=1, rank=1))
+def test_merged_weights_are_no_gated_model(tiny_model: Path, tmp_path: Path) -> None:
+    student = adapters.wrap(load(make_tiny(tmp_path), device="cpu"), TrainerConfig(first_layer=1, rank=1))
     student.model.merge_adapter()
     with pytest.raises(ArtifactError, match="can't be merged"):
         Gated(student, Gate("constant"))
@@ -144,8 +145,8 @@ def test_the_gates_input_is_the_same_with_and_without_the_adapter(gated: Gated, 
     assert adapted_layers(gated.student.model) == list(range(1, base.layers))
 
 
-def test_an_adapter_that_touches_the_first_layer_is_refused(base: Student) -> None:
-    student = adapters.wrap(replace(base, model=copy.deepcopy(base.model)), TrainerConfig(rank=1))
+def test_an_adapter_that_touches_the_first_layer_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    student = adapters.wrap(load(make_tiny(tmp_path), device="cpu"), TrainerConfig(rank=1))
     with pytest.raises(ArtifactError, match="first layer"):
         check_adapter(student.model)
 
