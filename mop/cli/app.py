@@ -16,6 +16,7 @@ app = App(
 models = App(name="models", help="Model weights on this machine: list, pull, path, remove.", sort_key=99)
 ledger = App(name="ledger", help="The record of all model calls: stats, export, prune, verify, repair.", sort_key=98)
 
+students = App(name="students", help="Train a model to answer without the prompt: a LoRA adapter.", sort_key=95)
 judge = App(name="judge", help="A model as judge: compare two systems, export pairs for people.", sort_key=97)
 personas = App(name="personas", help="Expert identities: write data sets with them, see what they need.", sort_key=96)
 
@@ -63,6 +64,14 @@ for _name, _home, _help in (
     ("audit-compare", "personas_studies:audit_compare", "Compare two ways of removing mentions of the identity."),
 ):
     personas.command(f"mop.cli.{_home}", name=_name, help=_help)
+app.command(students)
+for _name, _home, _help in (
+    ("train", "students:train", "Train a LoRA adapter on conversations."),
+    ("annotate", "students:annotate", "Write for each conversation who would answer it best."),
+    ("chat", "students_asking:chat", "Talk with a student."),
+    ("evaluate", "students_asking:evaluate", "Score a student beside its base model."),
+):
+    students.command(f"mop.cli.{_home}", name=_name, help=_help)
 app.command(models)
 for _name, _home, _help in (
     ("list", "list_", "List the models that can be fetched, and which are here."),

@@ -17,13 +17,14 @@ from mop.mixture import Mixture, check_encoder
 
 if TYPE_CHECKING:
     from mop.judge import Judge
+    from mop.lm.asked import Asked
     from mop.lm.client import ModelClient
     from mop.lm.ledger import Ledger
 
 Result = TypeVar("Result")
 
 
-def wait_for(coroutine: Coroutine[Any, Any, Result], output: Output, *clients: ModelClient | None) -> Result:
+def wait_for(coroutine: Coroutine[Any, Any, Result], output: Output, *clients: Asked | None) -> Result:
     """Run a command's coroutine, then close the ``clients``; at the first Ctrl-C say what is waited for."""
     from mop.sync import run
 

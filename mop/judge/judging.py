@@ -16,7 +16,7 @@ from mop.judge.criteria import Criteria, get_criteria
 from mop.lm.request import Request
 
 if TYPE_CHECKING:
-    from mop.lm.client import ModelClient
+    from mop.lm.asked import Asked
 
 #: What one reply said: which answer is better, whatever its place; or nothing that could be read.
 Vote = Literal["first", "second", "tie", "unread"]
@@ -101,7 +101,7 @@ class Judge:
         SettingsError: There are no such criteria.
     """
 
-    def __init__(self, client: ModelClient, criteria: str | Criteria = "helpfulness") -> None:
+    def __init__(self, client: Asked, criteria: str | Criteria = "helpfulness") -> None:
         self.client = client
         self.criteria = get_criteria(criteria)
         self._read, self._unread = 0, 0

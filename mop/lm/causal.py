@@ -49,7 +49,7 @@ class Causal:
         self._device = device()
         kind = {"gguf_file": gguf} if gguf else {"use_safetensors": True}  # never a pickle
         try:
-            with _without_bars():
+            with without_bars():
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf} if gguf else {}))
                 model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype()), **kind)
         except (OSError, ValueError, ImportError, RuntimeError) as error:
@@ -134,7 +134,8 @@ def dtype() -> str:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing progress bars of its own for a while."""
     from transformers.utils import logging
 
     bars: Any = logging

@@ -171,20 +171,25 @@ def pull(id: str, progress: Progress | None = None) -> Path:
 
 
 def remove(id: str) -> int:
-    """Remove a model and what an interrupted pull left of it; return the bytes freed.
+    """Remove a model, what was converted from it and what an interrupted pull left; return the bytes freed.
 
     Raises:
         SettingsError: the id is unknown.
     """
-    _entry(id)
+    entry = _entry(id)
     freed = 0
     with _locked(id):
-        for folder in (_folder(id), _partial(id)):
+        for folder in (_folder(id), _partial(id), converted_folder(entry.sha256)):
             if folder.is_dir():
                 # Allocated blocks: a half-fetched file is sparse.
                 freed += sum(_allocated(path) for path in folder.rglob("*") if path.is_file())
                 shutil.rmtree(folder)
     return freed
+
+
+def converted_folder(sha256: str) -> Path:
+    """Return where the safetensors made of the GGUF file with this hash are, or would be."""
+    return cache_dir() / "converted" / sha256[:16]
 
 
 def _fetch(id: str, entry: ModelEntry, progress: Progress | None) -> None:

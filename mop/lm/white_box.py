@@ -7,21 +7,17 @@ model isn't even loaded for what is known. Knows nothing of searches or scores.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib.util
 import json
 import threading
 import time
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mop.errors import NotRecorded, SettingsError, WeightsError
-from mop.lm.assembly import hash_file
+from mop.errors import NotRecorded, SettingsError
+from mop.lm.checkpoints import find
 from mop.lm.ledger import Ledger
 from mop.lm.request import Reply, Request, Usage
 from mop.lm.soft_prompts import SoftPrompt
-from mop.lm.weights import catalogue, model_path
 
 if TYPE_CHECKING:
     from mop.lm.causal import Causal
@@ -50,22 +46,17 @@ class WhiteBox:
                 f'InstructZero needs {", ".join(missing)}, not installed here: run `pip install "mop[instructzero]"`.'
             )
         self.name = name
-        self._path, self._gguf = _find(name)
+        self._checkpoint = find(name)
         self._ledger, self._run, self._replay = ledger, run, replay
         self._loaded: Causal | None = None
         self._lock = threading.Lock()
         #: Answers written in this process, answers that the ledger had, and the seconds that writing took.
         self.written, self.from_ledger, self.seconds = 0, 0, 0.0
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """SHA-256 of the model's files: of the GGUF file, or of the names and hashes of a folder's files."""
-        if self._gguf is not None:
-            known = catalogue().get(self.name)
-            return known.sha256 if known else hash_file(self._path / self._gguf)
-        files = sorted(path for path in self._path.rglob("*") if path.is_file())
-        lines = [f"{path.relative_to(self._path).as_posix()} {hash_file(path)}" for path in files]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        """SHA-256 of the model's files."""
+        return self._checkpoint.sha256
 
     async def answer(self, soft: SoftPrompt, question: str, opening: str, max_tokens: int) -> Reply:
         """Return how the greedy answer to ``question`` under ``soft`` goes on after ``opening``.
@@ -94,7 +85,7 @@ class WhiteBox:
             from mop.lm.causal import Causal
 
             if self._loaded is None:
-                self._loaded = Causal(self._path, self._gguf)
+                self._loaded = Causal(self._checkpoint.folder, self._checkpoint.gguf)
             started = time.perf_counter()
             vectors = soft.vectors(self._loaded.width)
             written = self._loaded.write(vectors, question, opening, request.max_tokens)
@@ -117,32 +108,3 @@ class WhiteBox:
             role="propose",
             extra=json.dumps({"soft_prompt": given}, sort_keys=True, separators=(",", ":")),
         )
-
-
-def _find(name: str) -> tuple[Path, str | None]:
-    """Return the folder of a model, and its GGUF file if it is one."""
-    entry = catalogue().get(name)
-    if entry is not None and entry.kind != "chat":
-        raise SettingsError(f"{name} is an encoder; the white box must be a model that writes text.")
-    if entry is not None or name.startswith("local/") or name.endswith(".gguf"):
-        path = model_path(name)
-        return path.parent, path.name
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder, None
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise WeightsError(f"{name}: no such model. Give local/..., a GGUF file, a folder, or a Hugging Face name.")
-    return _from_hub(name), None
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise WeightsError(
-            f"The white-box model {name} could not be fetched from the Hugging Face hub: {error}. Check the name, or "
-            "give the path of its folder."
-        ) from error
