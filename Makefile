@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint format typecheck clean
+.PHONY: quickstart test lint format typecheck figures clean
 
 quickstart: $(STAMP)
 	$(BIN)/mop quickstart
@@ -22,6 +22,10 @@ typecheck: $(STAMP)
 	rm -rf build/typed && mkdir -p build/typed
 	cp -r mop build/typed/mop && cp -r search build/typed/mop/search && cp -r embeddings build/typed/mop/embeddings
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p mop
+
+# Runs the notebooks on what is recorded, keeps their outputs, and writes the README's pictures (notebooks/pictures).
+figures: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python notebooks/run.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

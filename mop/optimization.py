@@ -298,7 +298,9 @@ def _run_name(settings: Settings, splits: Splits) -> str:
 
     Another version of mop may take other decisions, so its run is another one.
     """
-    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code"})
+    # Addresses are no part of a call's key either: the same calls elsewhere are the same run.
+    addresses = {"base_url", "proposer_url", "judge_url"}
+    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code", *addresses})
     metric = metric_name(get_metric(settings.metric, allow_code=settings.allow_code))
     text = json.dumps([given, metric, data_hash(splits), version("mop")], sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -320,6 +322,7 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
         # Not the address itself: it may be private, and a port of today means nothing tomorrow.
         "own_endpoint": bool(settings.base_url or os.environ.get("OPENAI_BASE_URL")),
         "data_sha256": data_hash(splits),
+        "run": _run_name(settings, splits),
         "train": len(splits.train),
         "validation": len(splits.validation),
         "calls": spend.calls,

@@ -65,6 +65,25 @@ class RegionInstructions:
         scores = np.vstack(self._rows)[chosen, np.arange(len(self._regions))]
         return [self._candidates[candidate] for candidate in choice], scores
 
+    def report(self, choice: Sequence[Candidate]) -> list[dict[str, object]]:
+        """Return what was tried, as plain data: each instruction, its mean score and number of trials by region.
+
+        ``choice`` is the candidate of each region; a score is None where there was no trial.
+        """
+        rows: list[dict[str, object]] = []
+        for candidate, row in zip(self._candidates, self._rows, strict=True):
+            seen = [row[(self._regions == region) & np.isfinite(row)] for region in range(len(self._layout.regions))]
+            rows.append(
+                {
+                    "instruction": candidate.instruction,
+                    "proposer": candidate.proposer,
+                    "scores": [float(scores.mean()) if len(scores) else None for scores in seen],
+                    "trials": [len(scores) for scores in seen],
+                    "chosen": [region for region, one in enumerate(choice) if one == candidate],
+                }
+            )
+        return rows
+
     async def _try_everywhere(self, candidates: Sequence[Candidate]) -> None:
         for candidate in candidates:
             arm = self._layout.arm("shared", candidate.instruction, self._problem.validation_vectors)

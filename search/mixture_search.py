@@ -74,19 +74,23 @@ class _Search:
             return self._one_prompt(generalist, generalist.report)
         best, layouts = await self._race_layouts()
         self.session.say_best(mean_seen(best.scores))
-        candidates, scores = await self._instructions(best, generalist)
+        candidates, scores, tried = await self._instructions(best, generalist)
         chosen, scores, personas = await self._personas(best.layout, candidates, scores)
-        return await self._gated(best.layout, chosen, scores, generalist, {**generalist.report, **layouts, **personas})
+        report = {**generalist.report, **layouts, **tried, **personas}
+        return await self._gated(best.layout, chosen, scores, generalist, report)
 
     # -- the stages
 
-    async def _instructions(self, best: _Best, generalist: Generalist) -> tuple[list[Candidate], NDArray[np.float64]]:
-        """Return the instruction of each region and the scores of the experts with them."""
+    async def _instructions(
+        self, best: _Best, generalist: Generalist
+    ) -> tuple[list[Candidate], NDArray[np.float64], dict[str, object]]:
+        """Return the instruction of each region, the scores of the experts with them, and what was tried."""
         if self.session.ablations.selection == "independent":
-            return [generalist.candidates[0]] * len(best.layout.regions), best.scores
+            return [generalist.candidates[0]] * len(best.layout.regions), best.scores, {}
         self.session.listener.stage("choosing instructions by region")
         choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates, generalist.untried)
-        return await choice.choose()
+        chosen, scores = await choice.choose()
+        return chosen, scores, {"instructions": choice.report(chosen)}
 
     async def _personas(
         self, layout: Layout, candidates: Sequence[Candidate], scores: NDArray[np.float64]

@@ -110,3 +110,45 @@ def browsers() -> Iterator[Browser]:
         yield browser
     finally:
         browser.driver.quit()
+
+
+#: Elements that stick out of the window; what is in a box that scrolls may.
+OUTSIDE = """
+return [...document.querySelectorAll('main *')].filter((one) => !one.closest('.scroll, .unseen, svg, select'))
+  .filter((one) => one.getBoundingClientRect().right > arguments[0] + 0.5).map((one) => one.outerHTML.slice(0, 120));
+"""
+
+#: Pairs of neighbours whose boxes share room: cards, parts of a row, lines of text, labels of the map.
+OVERLAPPING = """
+const groups = [...document.querySelectorAll(arguments[0])].map((one) => [...one.children]);
+groups.push([...document.querySelectorAll('.mark .label')]);
+for (const plot of document.querySelectorAll('.plot')) groups.push([...plot.querySelectorAll('.name')]);
+const found = [];
+for (const group of groups) {
+  const boxes = group.filter((one) => one.checkVisibility() && !one.matches('.unseen, title, noscript'))
+    .map((one) => [one, one.getBoundingClientRect()]).filter(([, box]) => box.width && box.height);
+  boxes.forEach(([one, a], place) => {
+    for (const [other, b] of boxes.slice(place + 1)) {
+      const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (wide > 1 && high > 1) found.push([one.outerHTML.slice(0, 120), other.outerHTML.slice(0, 120), wide, high]);
+    }
+  });
+}
+return found;
+"""
+
+#: The contrast ratio of WCAG 2 between an element's colour and the first ground behind it.
+CONTRAST = """
+const one = document.querySelector(arguments[0]);
+const unit = (colour) => (colour.startsWith('color(') ? 255 : 1);  // a mixed colour counts to 1
+const parts = (colour) => colour.match(/[\\d.]+/g).map((value, place) => value * (place < 3 ? unit(colour) : 1));
+const light = (colour) => parts(colour).slice(0, 3).map((value) => value / 255)
+  .map((value) => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+let ground = one;
+while (ground && (parts(getComputedStyle(ground).backgroundColor)[3] ?? 1) === 0) ground = ground.parentElement;
+const pair = [light(getComputedStyle(one).color), light(getComputedStyle(ground).backgroundColor)];
+const [a, b] = pair.sort((x, y) => y - x);
+return (a + 0.05) / (b + 0.05);
+"""

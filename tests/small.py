@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mop.decoding import Decoding
 from mop.embeddings.encoders import Vectors
+from mop.embeddings.region_map import draw_map
 from mop.mixture import PROBES, EncoderRecord, Expert, Mixture
 from mop.prompts import Demo, Prompt
 
@@ -71,3 +73,26 @@ def small_mixture(**changes: Any) -> Mixture:
         }
     )
     return mixture.with_known_encoder(encoder)
+
+
+def crowded(regions: int = 24) -> Mixture:
+    """Return a mixture with as many regions as real ones have, long words and prompts among them."""
+    names = [f"topic{number}" for number in range(regions)]
+    encoder = WordEncoder()
+    one = small_mixture().experts[0]
+    experts: tuple[Expert, ...] = tuple(
+        replace(
+            one,
+            prompt=Prompt(
+                f"Answer about {name}. " * (1 + number % 9), (Demo(f"my {name} is lost", f"{name}_lost"),) * 3
+            ),
+            words=(name, "transaction", "supercalifragilistic" * (1 + number % 3)),
+            size=10 * number,
+            fallback=number % 5 == 4,
+        )
+        for number, name in enumerate(names)
+    )
+    centroids = encoder.encode([f"{name} {name} topic" for name in names])
+    drawn = draw_map(centroids, encoder.encode([f"{name} is {word}" for name in names for word in ("lost", "late")]))
+    gate = {"validation": 40, "mixture": 0.8, "generalist": 0.6, "gain": 0.2, "gain_low": 0.11, "open": True}
+    return small_mixture(experts=experts, centroids=centroids, region_map=drawn, report={"gate": gate})

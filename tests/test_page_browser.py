@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from browser import Browser, browsers, eventually
+from browser import CONTRAST, OUTSIDE, OVERLAPPING, Browser, browsers, eventually
 from fake_upstream import FakeUpstream
 from selenium.webdriver.common.keys import Keys
 from serving import QUICK, Running, chat, running, serve_small, small_app
-from small import WordEncoder, small_mixture
+from small import crowded, small_mixture
 
-from mop.embeddings.region_map import draw_map
 from mop.limits import Limits
-from mop.mixture import Expert, Mixture
 from mop.prompts import Demo, Prompt
 from mop.serve.app import create_app
 from mop.serve.keys import KeyRing
@@ -50,29 +48,6 @@ def page(browser: Browser, server: Running) -> Browser:
     browser.look()
     browser.open(server.root)
     return browser
-
-
-def crowded(regions: int = 24) -> Mixture:
-    """Return a mixture with as many regions as real ones have, long words and prompts among them."""
-    names = [f"topic{number}" for number in range(regions)]
-    encoder = WordEncoder()
-    one = small_mixture().experts[0]
-    experts: tuple[Expert, ...] = tuple(
-        replace(
-            one,
-            prompt=Prompt(
-                f"Answer about {name}. " * (1 + number % 9), (Demo(f"my {name} is lost", f"{name}_lost"),) * 3
-            ),
-            words=(name, "transaction", "supercalifragilistic" * (1 + number % 3)),
-            size=10 * number,
-            fallback=number % 5 == 4,
-        )
-        for number, name in enumerate(names)
-    )
-    centroids = encoder.encode([f"{name} {name} topic" for name in names])
-    drawn = draw_map(centroids, encoder.encode([f"{name} is {word}" for name in names for word in ("lost", "late")]))
-    gate = {"validation": 40, "mixture": 0.8, "generalist": 0.6, "gain": 0.2, "gain_low": 0.11, "open": True}
-    return small_mixture(experts=experts, centroids=centroids, region_map=drawn, report={"gate": gate})
 
 
 def try_query(browser: Browser, query: str) -> str:
@@ -235,35 +210,12 @@ def test_nothing_overflows_or_lies_on_top_of_something_else(page: Browser, width
     eventually(lambda: page.find("#answer").is_displayed())
     page.run("for (const one of document.querySelectorAll('details')) one.open = true")
     assert page.run("return document.documentElement.scrollWidth") <= width
-    assert page.run(_OUTSIDE, width) == []
-    assert page.run(_OVERLAPPING, _GROUPS) == []
+    assert page.run(OUTSIDE, width) == []
+    assert page.run(OVERLAPPING, _GROUPS) == []
 
 
-#: Elements that stick out of the window; what is in a box that scrolls may.
-_OUTSIDE = """
-return [...document.querySelectorAll('main *')].filter((one) => !one.closest('.scroll, .unseen, svg, select'))
-  .filter((one) => one.getBoundingClientRect().right > arguments[0] + 0.5).map((one) => one.outerHTML.slice(0, 120));
-"""
 #: What holds boxes side by side or one under the other.
 _GROUPS = "main, .studio, .card, summary.row, .inside, .why, .why div, #result, .actions"
-#: Pairs of neighbours whose boxes share room: cards, parts of a row, lines of text, labels of the map.
-_OVERLAPPING = """
-const groups = [...document.querySelectorAll(arguments[0])].map((one) => [...one.children]);
-groups.push([...document.querySelectorAll('.mark .label')]);
-const found = [];
-for (const group of groups) {
-  const boxes = group.filter((one) => one.checkVisibility() && !one.matches('.unseen, title, noscript'))
-    .map((one) => [one, one.getBoundingClientRect()]).filter(([, box]) => box.width && box.height);
-  boxes.forEach(([one, a], place) => {
-    for (const [other, b] of boxes.slice(place + 1)) {
-      const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-      const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-      if (wide > 1 && high > 1) found.push([one.outerHTML.slice(0, 120), other.outerHTML.slice(0, 120), wide, high]);
-    }
-  });
-}
-return found;
-"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -284,26 +236,11 @@ def test_text_stands_out_from_its_ground_by_day_and_by_night(page: Browser, sche
         ".scroll pre",
         "a",
     ]
-    dim = {css: ratio for css in texts if (ratio := page.run(_CONTRAST, css, "color")) < 4.5}
-    shapes = {kind: ratio for kind in range(8) if (ratio := page.run(_CONTRAST, f".map .c{kind}", "color")) < 3}
+    dim = {css: ratio for css in texts if (ratio := page.run(CONTRAST, css, "color")) < 4.5}
+    shapes = {kind: ratio for kind in range(8) if (ratio := page.run(CONTRAST, f".map .c{kind}", "color")) < 3}
     assert (dim, shapes) == ({}, {})
     ground = page.run("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, ground[4:-1].split(","))) > 384) == (scheme == "light")
-
-
-#: The contrast ratio of WCAG 2 between an element's colour and the first ground behind it.
-_CONTRAST = """
-const one = document.querySelector(arguments[0]);
-const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-const light = (colour) => parts(colour).slice(0, 3).map((value) => value / 255)
-  .map((value) => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
-  .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
-let ground = one;
-while (ground && (parts(getComputedStyle(ground).backgroundColor)[3] ?? 1) === 0) ground = ground.parentElement;
-const pair = [light(getComputedStyle(one).color), light(getComputedStyle(ground).backgroundColor)];
-const [a, b] = pair.sort((x, y) => y - x);
-return (a + 0.05) / (b + 0.05);
-"""
 
 
 def test_headings_labels_and_live_places_are_there_for_those_who_listen(page: Browser) -> None:

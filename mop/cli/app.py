@@ -26,6 +26,7 @@ for _order, (_name, _home, _help) in enumerate(
         ("optimize", "learning:optimize", "Learn a mixture of prompts from labelled examples."),
         ("estimate", "learning:estimate", "Say what optimize would take, without calling a model."),
         ("evaluate", "scoring:evaluate", "Score a mixture on labelled examples, beside its generalist."),
+        ("report", "reporting:report", "Write a page that shows a mixture: did it help, why, at what cost."),
         ("show", "showing:show", "Show what a mixture file holds."),
         ("route", "asking:route", "Say which expert each query goes to."),
         ("ask", "asking:ask", "Route and answer queries."),

@@ -127,12 +127,12 @@ def _default_out(data: str) -> Path:
     return Path(data).with_name(name).with_suffix(".mop")
 
 
-def require_writable(target: Path) -> None:
-    """Raise ArtifactError now, not after the search, if the mixture file cannot be written."""
+def require_writable(target: Path, what: str = "mixture file") -> None:
+    """Raise ArtifactError now, not after the calls, if the file, called ``what``, cannot be written."""
     folder = target.parent
     if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         problem = "is a folder" if target.is_dir() else "is in a folder that isn't there or can't be written"
-        raise ArtifactError(f"The mixture file {target} {problem}. Name another with --out.")
+        raise ArtifactError(f"The {what} {target} {problem}. Name another with --out.")
 
 
 def _learned(target: Path, mixture: Mixture, splits: Splits, used: Run) -> dict[str, Any]:

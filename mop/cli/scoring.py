@@ -59,7 +59,7 @@ def evaluate(
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
         judged = with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture, allow_code)
         others = {_name(path, against): load_mixture(path, ledger, replay=run.replay) for path in against}
-        examples, used_split = _choose(data, columns, split, judged, output)
+        examples, used_split = choose_examples(read(data, columns), data, columns, split, judged, output)
         client = connect_to(judged, options, run, ledger, f"evaluate {mixture.name}"[:64])
         prompts = [judged.generalist, *(expert.prompt for expert in judged.experts)]
         settings = options.settings(run).model_copy(update={"model": client.model})
@@ -124,10 +124,13 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
     return str(path) if path.stem in taken else path.stem
 
 
-def _choose(
-    data: str, columns: DataOptions, split: Split | None, mixture: Mixture, output: Output
+def choose_examples(
+    examples: list[Example], data: str, columns: DataOptions, split: Split | None, mixture: Mixture, output: Output
 ) -> tuple[list[Example], str]:
-    examples = read(data, columns)
+    """Return the examples to score ``mixture`` on, of those read from ``data``, and the name of their split.
+
+    Without ``split`` these are the test's if there are any, else all. Raises DataError if there are none.
+    """
     if columns.test_share:
         return _drawn(examples, columns.test_share, split, mixture, output)
     counts = {name: sum(one.split == name for one in examples) for name in ("train", "validation", "test")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mop.embeddings.encoders import Vectors
 from mop.limits import FAR
 from mop.mixture import Mixture, Route
-from mop.serve.page.view import words_of
+from mop.views.view import words_of
 
 
 def who_answers(mixture: Mixture, route: Route, vector: Vectors) -> str:

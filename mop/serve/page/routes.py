@@ -29,12 +29,14 @@ from starlette.staticfiles import StaticFiles
 from mop.serve.gateway import Gateway
 from mop.serve.http import Endpoint, Exchange, admit
 from mop.serve.page.counting import traffic_document
-from mop.serve.page.picture import HEIGHT, WIDTH
 from mop.serve.page.trying import Trying
-from mop.serve.page.view import View, plural, signed
+from mop.serve.page.view import View
 from mop.serve.parsing import parse_object
 from mop.serve.problems import Problem, invalid
 from mop.serve.registry import Served
+from mop.views import TEMPLATES
+from mop.views.picture import HEIGHT, WIDTH
+from mop.views.view import plural, signed
 
 #: The page loads and sends only what this server has; no markup can run a script or leave for elsewhere.
 _POLICY = (
@@ -71,7 +73,7 @@ class _Page:
         self._views: dict[str, View] = {}
         self._trying = Trying()
         environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+            loader=jinja2.FileSystemLoader([_FOLDER / "templates", TEMPLATES]),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,

@@ -17,10 +17,11 @@ from mop.embeddings.projection import project
 from mop.embeddings.regions import Regions
 from mop.prompts import Demo, Prompt
 from mop.serve.page.reasons import departure, who_answers
-from mop.serve.page.view import View, words_of
+from mop.serve.page.view import View
 from mop.serve.parsing import parse_chat
 from mop.serve.prompting import chat_body
 from mop.serve.registry import Served
+from mop.views.view import words_of
 
 #: Most demos of a prompt that are compared with a query.
 _MOST_COMPARED = 128

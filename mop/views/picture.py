@@ -87,7 +87,11 @@ class Picture:
 
     def point(self, vector: Vectors, centroids: Vectors) -> tuple[float, float]:
         """Return where a text lies whose vector, shape (1, components), is in the space of the ``centroids``."""
-        return _rounded(self._on_paper(self._map.place(vector, centroids))[0])
+        return self.points(vector, centroids)[0]
+
+    def points(self, vectors: Vectors, centroids: Vectors) -> list[tuple[float, float]]:
+        """Return where texts lie; ``vectors``, shape (texts, components), are in the space of the ``centroids``."""
+        return [_rounded(place) for place in self._on_paper(self._map.place(vectors, centroids))]
 
     def _on_paper(self, places: Vectors) -> NDArray[np.float64]:
         """Return places in the SVG's units; the two directions are stretched to fill the paper."""
