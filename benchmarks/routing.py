@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from mop.embeddings.encoders import Vectors
 from mop.embeddings.projection import project
 from mop.embeddings.regions import Regions
-from mop.embeddings.routers import NONE, NearestCentroid, NearestDemo, RandomRegion, Router, SoftTopTwo
+from mop.embeddings.routers import (
+    NONE,
+    Kernel,
+    NearestCentroid,
+    NearestDemo,
+    RandomRegion,
+    Router,
+    SoftTopTwo,
+    kernel_width,
+    two_nearest,
+)
 from mop.evaluation import SystemScore, score_prompts
 from mop.examples import Example, Splits
 from mop.lm.client import ModelClient
@@ -27,7 +37,7 @@ from mop.scoring import Scorer
 from mop.search.trials import Trials
 
 #: The first is what every mixture does, with its limits (`mop.limits`); the others know of none.
-ROUTINGS = ("nearest-centroid", "nearest-demo", "soft-top-2", "random", "oracle")
+ROUTINGS = ("nearest-centroid", "nearest-demo", "soft-top-2", "kernel", "random", "oracle")
 #: Test examples for which every expert is asked, unless told otherwise.
 BOUNDS = 10
 #: Part of the learning examples that lie so near to a border that two experts have a say (soft top two).
@@ -149,7 +159,10 @@ class Routing:
         if routing == "random":
             return RandomRegion(len(centroids), self._seed)
         if routing == "soft-top-2":
-            return SoftTopTwo(centroids, self._margin)
+            return SoftTopTwo(centroids, float(np.quantile(self._margins, NEAR_BORDERS)))
+        if routing == "kernel":
+            gains = [0.0 if expert.fallback else expert.gain for expert in self.mixture.experts]
+            return Kernel(centroids, gains, kernel_width(self._margins))
         if routing == "nearest-demo" and (own := self._own_demos):
             vectors = self.mixture.encoder.encode([demo.input for demo, _ in own])
             regions = np.array([expert for _, expert in own], dtype=np.intp)
@@ -166,14 +179,11 @@ class Routing:
         return [(demo, next(iter(experts))) for demo, experts in shown.items() if len(experts) == 1]
 
     @cached_property
-    def _margin(self) -> float:
-        """The margin within which `NEAR_BORDERS` of the learning examples lie."""
+    def _margins(self) -> Vectors:
+        """How much farther the second nearest region is, for each learning example."""
         inputs = [example.input for example in (*self._splits.train, *self._splits.validation)]
         vectors = project(self.mixture.encoder.encode(inputs), self.mixture.projection)
-        distances = np.sort(Regions(self.mixture.centroids).distances(vectors), axis=1)
-        if distances.shape[1] < 2:
-            return 0.0
-        return float(np.quantile(distances[:, 1] - distances[:, 0], NEAR_BORDERS))
+        return two_nearest(Regions(self.mixture.centroids).distances(vectors))[2]
 
 
 def _with_demos_of(second: Prompt, first: Prompt) -> Prompt:

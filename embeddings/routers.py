@@ -11,6 +11,7 @@ region each goes to, and which second one, if any, has a say as well.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,8 @@ from mop.seeds import stream
 Experts = NDArray[np.intp]
 #: In `Choice.second`: no second region has a say.
 NONE = -1
+#: Squared distances of unit vectors differ by less than this by rounding alone.
+SMALLEST = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +147,14 @@ def two_nearest(distances: Vectors) -> tuple[Experts, Experts, Vectors]:
     order = np.argsort(distances, axis=1, kind="stable")[:, :2]
     near = np.take_along_axis(distances, order, axis=1)
     return order[:, 0].astype(np.intp), order[:, 1].astype(np.intp), np.asarray(near[:, 1] - near[:, 0], np.float32)
+
+
+def kernel_width(margins: ArrayLike) -> float:
+    """Return the h² at which the second nearest region weighs half of the nearest, at the median of ``margins``.
+
+    Margins are differences of squared distances, as `two_nearest` gives them.
+    """
+    return max(float(np.median(np.asarray(margins))), SMALLEST) / (2 * math.log(2))
 
 
 def kernel_weights(distances: Vectors, width: float) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mop.embeddings.conformal import thresholds
 from mop.embeddings.projection import project
-from mop.embeddings.routers import Kernel, two_nearest
+from mop.embeddings.routers import SMALLEST, Kernel, kernel_width, two_nearest
 from mop.limits import Limits, RegionDemos
 from mop.prompts import Prompt
 from mop.search.experts import Layout
@@ -30,7 +30,7 @@ MIN_TRIED = 8
 #: One-sided confidence that another way to route must reach; two are tried.
 CONFIDENCE = 0.95
 #: Encoding in another batch moves a squared distance by about a millionth; a threshold of zero would flag repeats.
-ROUNDING = 1e-4
+ROUNDING = SMALLEST
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class _Borders:
 
     async def try_routes(self, limits: Limits, calls: int) -> Limits:
         """Return the limits with the better of the other ways to route, if one of them is better than none."""
-        width, margin = self._width(), float(np.quantile(self.margins, self.session.soft))
+        width, margin = kernel_width(self.margins), float(np.quantile(self.margins, self.session.soft))
         options = {"kernel": (self._kernel_cells(width), replace(limits, width=width))}
         if self.session.soft and self.found.layout.retrieval is not None:
             options["second demo"] = (self._second_cells(margin), replace(limits, margin=margin))
@@ -143,10 +143,6 @@ class _Borders:
         }
         best = options[chosen][1] if better else limits
         return replace(best, measured={**limits.measured, "routes": routes})
-
-    def _width(self) -> float:
-        """Return h² such that at the median margin the second nearest region weighs half of the nearest."""
-        return max(float(np.median(self.margins)), ROUNDING) / (2 * math.log(2))
 
     def _kernel_cells(self, width: float) -> list[tuple[Prompt, int]]:
         """Return what the kernel would ask otherwise; an example has no part in the gains that route it."""

@@ -267,6 +267,23 @@ def test_the_oracle_and_chance_bound_every_routing(published: Mixture) -> None:
     assert len(set(scores.values())) > 2
 
 
+def test_the_kernel_goes_by_gains_and_to_the_nearest_region_where_there_are_none(published: Mixture) -> None:
+    examples = splits().test[:40]
+
+    async def both(router: Routing) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple((await router.score(examples, "kernel")).answers), tuple((await router.score(examples)).answers)
+
+    none = replace(published, experts=tuple(replace(one, gain=0.0) for one in published.experts))
+    by_kernel, by_nearest = routed(none, both)[0]
+    assert by_kernel == by_nearest
+    gains = (0.9, 0.01, 0.01, 0.01)
+    unequal = replace(
+        published, experts=tuple(replace(one, gain=gain) for one, gain in zip(published.experts, gains, strict=True))
+    )
+    by_kernel, by_nearest = routed(unequal, both)[0]
+    assert by_kernel != by_nearest
+
+
 @pytest.mark.parametrize("limits", [None, Limits((0.0,) * 4, 0.99), Limits((math.inf,) * 4, width=5.0)])
 def test_a_cell_scores_a_mixture_by_the_routes_that_it_serves(published: Mixture, limits: Limits | None) -> None:
     examples = splits().test[:30]
