@@ -44,9 +44,16 @@ _FIRST_SENTENCES = 3
 
 def why_dropped(answer: str) -> Literal["refuses", "breaks persona"] | None:
     """Return why an answer is dropped, or None."""
-    spoken = [without_quotations(answer[one.start : one.end]) for one in sentences(answer) if not one.quoted]
-    if any(_BREAKS.search(sentence) for sentence in spoken):
+    if any(_BREAKS.search(sentence) for sentence in _spoken(answer)):
         return "breaks persona"
-    if any(_REFUSES.search(sentence) for sentence in spoken[:_FIRST_SENTENCES]):
-        return "refuses"
-    return None
+    return "refuses" if refuses(answer) else None
+
+
+def refuses(answer: str) -> bool:
+    """Whether one of an answer's first three sentences says that the writer can't or won't help, whoever speaks."""
+    return any(_REFUSES.search(sentence) for sentence in _spoken(answer)[:_FIRST_SENTENCES])
+
+
+def _spoken(answer: str) -> list[str]:
+    """Return the sentences of an answer, code and quotations left out."""
+    return [without_quotations(answer[one.start : one.end]) for one in sentences(answer) if not one.quoted]
