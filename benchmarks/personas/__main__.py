@@ -77,11 +77,11 @@ class Plan:
 
     def instructions(self) -> Part:
         """Return the part ``instructions``."""
-        return Following(sources.open_questions(self.data, self.sizes.questions, self.seed), self.main_arms)
+        return Following(self._questions(0)[0], self.main_arms)
 
     def judged(self) -> Part:
         """Return the part ``judged``."""
-        return Judged(sources.open_questions(self.data, self.sizes.questions, self.seed), self.main_arms)
+        return Judged(self._questions(0)[0], self.main_arms)
 
     def refusal(self) -> Part:
         """Return the part ``refusal``."""
@@ -93,9 +93,11 @@ class Plan:
         each = -(-3 * count // len(self.subjects))
         kept = [one.kept for one in self._subjects(self.sizes.per_subject, each)]
         facts = [gating.Item(one.input, one.outputs) for row in zip(*kept, strict=True) for one in row]
-        texts = sources.open_questions(self.data, 3 * count, self.seed, skip=self.sizes.questions)
-        style = [gating.Item(text) for text in texts]
+        style = [gating.Item(text) for text in self._questions(3 * count)[1]]
         return gating.Gating(gating.make_pool(facts, style, count))
+
+    def _questions(self, kept: int) -> tuple[list[str], list[str]]:
+        return sources.open_questions(self.data, self.sizes.questions, kept, self.seed)
 
     def _subjects(self, count: int, kept: int) -> list[sources.Subject]:
         return sources.subjects(self.data, self.subjects, count, kept, self.seed)

@@ -20,8 +20,6 @@ from mop.search.guises import region_request
 FORM = "Answer with the letter of the right option alone."
 #: Room for a letter with a few words around it; the answer is one line.
 ANSWER_TOKENS, STOP = 12, ("\n",)
-#: Most identities that a subject takes.
-EACH = 2
 _LETTERS = "ABCDEFGHIJ"
 
 Identities = dict[Length, str]
@@ -35,13 +33,18 @@ class Accuracy:
     arms: Sequence[Arm]
 
     @property
+    def each(self) -> int:
+        """Identities that a subject needs: a long one is two."""
+        return 2 if any(arm.length == "long" for arm in self.arms) else 1
+
+    @property
     def calls(self) -> int:
         """Calls, if every identity is accepted at once."""
-        return sum(len(one.asked) * len(self.arms) + EACH for one in self.subjects)
+        return sum(len(one.asked) * len(self.arms) + self.each for one in self.subjects)
 
     async def run(self, desk: Desk) -> dict[str, Any]:
         """Ask every question in every arm. Raises ModelError if the model can write no identity that passes."""
-        worn, refused = await write_for(desk, self.subjects)
+        worn, refused = await write_for(desk, self.subjects, self.each)
         used = [one for one in self.subjects if one.name in worn]
         if not used:
             raise ModelError(
@@ -82,10 +85,10 @@ class Accuracy:
         }
 
 
-async def write_for(desk: Desk, subjects: Sequence[Subject]) -> tuple[dict[str, Identities], dict[str, str]]:
+async def write_for(desk: Desk, subjects: Sequence[Subject], each: int) -> tuple[dict[str, Identities], dict[str, str]]:
     """Return each subject's identities by length, and why a subject has none.
 
-    The medium one is written from questions of the subject, the long one has another after it, written from its name.
+    The first of ``each`` is written from questions of the subject; a second one, from its name, makes the long one.
     """
     asked = [
         request
@@ -93,16 +96,17 @@ async def write_for(desk: Desk, subjects: Sequence[Subject]) -> tuple[dict[str, 
         for request in (
             region_request(f"Answer examination questions in {one.title}.", one.shown),
             f"Teach me {one.title}, and help me to solve exercises in it.",
-        )
+        )[:each]
     ]
     texts, refused = await desk.identities("mmlu", asked)
     worn, left_out = {}, {}
     for number, subject in enumerate(subjects):
-        first, second = EACH * number, EACH * number + 1
-        if first in texts and second in texts:
-            worn[subject.name] = lengths(texts[first], texts[second])
+        places = range(each * number, each * (number + 1))
+        missing = [place for place in places if place not in texts]
+        if missing:
+            left_out[subject.name] = refused[asked[missing[0]]]
         else:
-            left_out[subject.name] = refused[asked[second if first in texts else first]]
+            worn[subject.name] = lengths(*[texts[place] for place in places])
     return worn, left_out
 
 

@@ -99,7 +99,8 @@ def neutral(words: int) -> str:
     return " ".join(taken).rstrip(".,") + "."
 
 
-def lengths(identity: str, more: str) -> dict[Length, str]:
-    """Return an identity by length: its first sentence, all of it, and all of it with another one after it."""
+def lengths(identity: str, more: str = "") -> dict[Length, str]:
+    """Return an identity by length: its first sentence, all of it, and all of it with ``more`` of another after it."""
     first = sentences(identity)[0]
-    return {"short": identity[first.start : first.end], "medium": identity, "long": f"{identity} {more}"}
+    worn: dict[Length, str] = {"short": identity[first.start : first.end], "medium": identity}
+    return {**worn, "long": f"{identity} {more}"} if more else worn

@@ -161,7 +161,7 @@ async def _ask(
     for arm in arms:
         chats: list[Chat] = []
         for identity, text in zip(identities, texts, strict=True):
-            chats.append(arm.messages(arm.text(lengths(identity, "")), form, text))
+            chats.append(arm.messages(arm.text(lengths(identity)), form, text))
         replies[arm.name] = await desk.answers(f"{what}, {arm.name}", chats, ANSWER_TOKENS)
     return replies
 

@@ -1,9 +1,9 @@
 """Gating: one pool of facts and of requests with a house style, and who may wear a persona in which region of it.
 
-The regions are K-means cells of the inputs; each has an identity that is written from its medoids and from the brief of
-the house, and tries it and the generic persona on its validation examples. `mop.search.persona_gate.pick_personas`, the
-gate of `mop optimize --personas gated`, decides. Only then the test examples are asked, once. What the brief wants of
-the style, only a persona can tell the model: no arm's form of answer says it. Knows no other part.
+The regions are K-means cells of the inputs. Each tries two personas on its validation examples: the generic one, and
+the house's own, which says how its answers look; no other text of any arm says that. The gate is that of `mop optimize
+--personas gated`, `mop.search.persona_gate.pick_personas`; only when it has decided, the test examples are asked, once.
+The house's persona is given and not written by the model, as PRISM's are (arXiv 2603.18507). Knows no other part.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from benchmarks.personas.desk import Desk, cost
 from benchmarks.personas.reading import differences, mean
 from mop.lm.request import Reply
 from mop.metrics.checks import all_passed
-from mop.search.guises import BARE, GENERIC, MEDOIDS, Guise, region_request
+from mop.personas.records import STATIC
 from mop.search.persona_gate import FEWEST, PLAIN, Form, Pick, pick_personas
 
 #: The same for both kinds and for every arm.
 FORM = "Answer the request. If it has options, give the letter of the right option alone."
-ANSWER_TOKENS = 80
-#: The house's wishes, as those who write personas know them, and how a program checks them.
-BRIEF = (
-    "Examination questions with options are answered by the letter of the right option and nothing else. Any other "
-    'request is answered as a letter to a reader: the answer begins with the words "Dear reader," and has at most 50 '
-    "words."
+ANSWER_TOKENS = 48
+#: The house's persona, and how a program checks the style that it asks for.
+HOUSE = (
+    "You are the editor of a readers' page, and for many years you have answered letters warmly and to the point. "
+    'Every answer of yours begins with the words "Dear reader," and has at most 30 words.'
 )
-STYLE = json.dumps({"starts_with": "Dear reader", "max_words": 50})
+STYLE = json.dumps({"starts_with": "Dear reader", "max_words": 30})
 #: Regions to divide the pool into; those with too few validation examples are dissolved.
 REGIONS = 4
+#: What is tried beside the bare form; the house's persona is an expert identity to the gate.
 GENERIC_FORM: Form = ("generic", True)
-EXPERT_FORM: Form = ("expert", True)
+HOUSE_FORM: Form = ("expert", True)
+TEXTS: dict[Form, str] = {PLAIN: "", GENERIC_FORM: STATIC, HOUSE_FORM: HOUSE}
+NAMES: dict[Form, str] = {PLAIN: "bare", GENERIC_FORM: "generic", HOUSE_FORM: "house"}
 KINDS = ("fact", "style")
 
 Scores = NDArray[np.float64]
@@ -64,7 +66,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Pool:
-    """Items by role: regions and identities come from ``train``, the gate from ``validation``."""
+    """Items by role: regions come from ``train``, the gate from ``validation``."""
 
     train: Sequence[Item]
     validation: Sequence[Item]
@@ -95,8 +97,8 @@ class Gating:
 
     @property
     def calls(self) -> int:
-        """Calls, if every identity is accepted at once."""
-        return 3 * (len(self.pool.validation) + len(self.pool.test)) + REGIONS
+        """Calls that it takes."""
+        return len(TEXTS) * (len(self.pool.validation) + len(self.pool.test))
 
     async def run(self, desk: Desk) -> dict[str, Any]:
         """Learn the gate on validation examples, then ask the test examples."""
@@ -108,55 +110,32 @@ class Gating:
             for items in (pool.train, pool.validation, pool.test)
         ]
         regions = find_regions(train, REGIONS, seed=desk.seed, held_out=validation, min_held_out=FEWEST)
-        count = len(regions)
-        shown = [
-            [pool.train[i].query for i in np.argsort(regions.distances(train)[:, region], kind="stable")[:MEDOIDS]]
-            for region in range(count)
-        ]
-        texts, refused = await desk.identities("gate", [region_request(BRIEF, inputs) for inputs in shown])
-        experts = {region: Guise("expert", text=text) for region, text in texts.items()}
         where = regions.assign(validation)
-        asked = await self._ask(desk, "gate, validation", pool.validation, where, experts)
-        picks = pick_personas(asked.rows, where, count)
-        desk.say("gate", ", ".join(f"region {region}: {pick.form[0]}" for region, pick in enumerate(picks)))
+        asked = await _ask(desk, "gate, validation", pool.validation)
+        picks = pick_personas(asked.rows, where, len(regions))
+        desk.say("gate", ", ".join(NAMES[pick.form] for pick in picks))
         tested = regions.assign(test)
-        final = await self._ask(desk, "gate, test", pool.test, tested, experts)
+        final = await _ask(desk, "gate, test", pool.test)
         return {
             "form": FORM,
-            "brief": BRIEF,
-            "left_out": list(refused.values()),
-            "regions": [
-                _region(pick, experts.get(region), pool.validation, where == region)
-                for region, pick in enumerate(picks)
-            ],
+            "house": HOUSE,
+            "regions": [_region(pick, pool.validation, where == region) for region, pick in enumerate(picks)],
             **outcomes(pool.test, tested, picks, final.rows),
             "validation": cost(asked.replies),
             "test": cost(final.replies),
         }
 
-    async def _ask(
-        self, desk: Desk, what: str, items: Sequence[Item], where: NDArray[np.intp], experts: Mapping[int, Guise]
-    ) -> _Asked:
-        """Return the scores of each form; NaN where a region has no identity."""
-        asked = _Asked()
-        for form in (PLAIN, GENERIC_FORM, EXPERT_FORM):
-            # By region, so that queries with one prefix follow one another.
-            order = [
-                int(i) for i in np.argsort(where, kind="stable") if form != EXPERT_FORM or int(where[i]) in experts
-            ]
-            guises = [
-                BARE if form == PLAIN else GENERIC if form == GENERIC_FORM else experts[int(where[i])] for i in order
-            ]
-            chats = [
-                ARMS["bare"].messages(guise.text, FORM, items[i].query) for guise, i in zip(guises, order, strict=True)
-            ]
-            replies = await desk.answers(f"{what}, {form[0]}", chats, ANSWER_TOKENS)
-            row = np.full(len(items), np.nan)
-            for i, reply in zip(order, replies, strict=True):
-                row[i] = items[i].score(reply.text)
-            asked.rows[form] = row
-            asked.replies += replies
-        return asked
+
+async def _ask(desk: Desk, what: str, items: Sequence[Item]) -> _Asked:
+    """Return the scores of each form."""
+    asked = _Asked()
+    for form, text in TEXTS.items():
+        chats = [ARMS["bare"].messages(text, FORM, item.query) for item in items]
+        replies = await desk.answers(f"{what}, {NAMES[form]}", chats, ANSWER_TOKENS)
+        scores = [item.score(reply.text) for item, reply in zip(items, replies, strict=True)]
+        asked.rows[form] = np.array(scores)
+        asked.replies += replies
+    return asked
 
 
 def outcomes(
@@ -164,45 +143,38 @@ def outcomes(
 ) -> dict[str, Any]:
     """Return the scores of each way to decide, from what every form scored, in all and by kind.
 
-    ``expert`` and ``generic`` are always on. ``random`` opens as many queries as ``gated``, whichever: what it scores
+    ``house`` and ``generic`` are always on. ``random`` opens as many queries as ``gated``, whichever: what it scores
     on average. ``oracle`` takes the best of all forms for each query, in hindsight.
     """
-    bare, generic = rows[PLAIN], rows[GENERIC_FORM]
-    expert = np.where(np.isfinite(rows[EXPERT_FORM]), rows[EXPERT_FORM], generic)
-    by_form = {PLAIN: bare, GENERIC_FORM: generic, EXPERT_FORM: expert}
     # Where the gate is shut, opening it would mean the best persona that was tried there.
-    wearing = [pick.form if pick.form[0] != "bare" else pick.best.form if pick.best else EXPERT_FORM for pick in picks]
-    persona = np.array([by_form[wearing[region]][i] for i, region in enumerate(where)])
-    on = np.array([picks[region].form[0] != "bare" for region in where])
+    wearing = [pick.form if pick.form != PLAIN else pick.best.form if pick.best else HOUSE_FORM for pick in picks]
+    persona = np.array([rows[wearing[region]][i] for i, region in enumerate(where)])
+    on = np.array([picks[region].form != PLAIN for region in where])
     share = float(on.mean())
-    arms = {
-        "bare": bare,
-        "generic": generic,
-        "expert": expert,
-        "gated": np.where(on, persona, bare),
-        "random": share * persona + (1 - share) * bare,
-        "oracle": np.maximum.reduce([bare, generic, expert]),
+    arms = {NAMES[form]: row for form, row in rows.items()} | {
+        "gated": np.where(on, persona, rows[PLAIN]),
+        "random": share * persona + (1 - share) * rows[PLAIN],
+        "oracle": np.maximum.reduce(list(rows.values())),
     }
     kinds = np.array([item.kind for item in items])
-    found: dict[str, Any] = {"open": {"all": share}, "arms": {}, "differences": {}}
+    found: dict[str, Any] = {"open": {}, "arms": {}, "differences": {}}
     for name, here in {"all": np.ones(len(items), dtype=bool), **{kind: kinds == kind for kind in KINDS}}.items():
         scores = {arm: row[here].tolist() for arm, row in arms.items()}
         found["open"][name] = float(on[here].mean())
         found["arms"][name] = {arm: mean(row) for arm, row in scores.items()}
-        against_gated = [("gated", other) for other in ("expert", "generic", "random")]
+        against_gated = [("gated", other) for other in ("house", "generic", "random")]
         found["differences"][name] = differences(scores, [*against_gated, ("oracle", "gated")])
     return found
 
 
-def _region(pick: Pick, expert: Guise | None, items: Sequence[Item], here: NDArray[np.bool_]) -> dict[str, Any]:
+def _region(pick: Pick, items: Sequence[Item], here: NDArray[np.bool_]) -> dict[str, Any]:
     mine = [item.kind for item, inside in zip(items, here, strict=True) if inside]
     return {
-        "used": pick.form[0],
+        "used": NAMES[pick.form],
         "validation": {kind: mine.count(kind) for kind in KINDS},
-        "identity": None if expert is None else expert.text,
         "tried": [
             {
-                "persona": one.form[0],
+                "persona": NAMES[one.form],
                 "examples": one.examples,
                 "mean": one.mean,
                 "gain": one.shrunk.mean,

@@ -50,7 +50,7 @@ class Refusals:
         texts, refused = await desk.identities("refusal", [WORK])
         if not texts:
             raise ModelError(f"{desk.client.model} wrote no identity for the work of refusing ({refused[WORK]}).")
-        identities = lengths(texts[0], "")
+        identities = lengths(texts[0])
         found: dict[str, dict[str, list[float]]] = {"harmful": {}, "harmless": {}}
         costs = {}
         for arm in self.arms:

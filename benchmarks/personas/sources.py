@@ -42,7 +42,7 @@ class Subject:
 
 
 def subjects(data: Path, names: Sequence[str], count: int, kept: int, seed: int) -> list[Subject]:
-    """Return subjects with ``count`` questions each, and ``kept`` others.
+    """Return subjects with ``count`` questions each, and ``kept`` others: the same ones whatever the count.
 
     Raises SettingsError for a subject that isn't there, DataError for one with too few questions.
     """
@@ -59,14 +59,14 @@ def subjects(data: Path, names: Sequence[str], count: int, kept: int, seed: int)
                 f"{name} has {len(rows)} questions of at most {MOST_FACTUAL} characters; {needed} are needed. "
                 "Ask fewer of each subject."
             )
-        drawn = [rows[i] for i in stream(seed, "personas", name).permutation(len(rows))[:needed]]
+        drawn = [rows[i] for i in stream(seed, "personas", name).permutation(len(rows))]
         shown = tuple(example.input for example in drawn[:SHOWN])
-        found.append(Subject(name, shown, tuple(drawn[SHOWN : SHOWN + count]), tuple(drawn[SHOWN + count :])))
+        found.append(Subject(name, shown, tuple(drawn[SHOWN : SHOWN + count]), tuple(drawn[len(drawn) - kept :])))
     return found
 
 
-def open_questions(data: Path, count: int, seed: int, *, skip: int = 0) -> list[str]:
-    """Return open questions, from the sources in turn. Raises DataError if there are too few."""
+def open_questions(data: Path, count: int, kept: int, seed: int) -> tuple[list[str], list[str]]:
+    """Return ``count`` open questions, from the sources in turn, and ``kept`` others. Raises DataError for too few."""
     from_each = []
     for task, categories in OPEN.items():
         rows = read_rows(data, task)
@@ -77,9 +77,9 @@ def open_questions(data: Path, count: int, seed: int, *, skip: int = 0) -> list[
     # In turn while both last; MT-Bench has few.
     mixed = [one for pair in zip(*from_each, strict=False) for one in pair]
     mixed += [text for texts in from_each for text in texts[short:]]
-    if len(mixed) < skip + count:
-        raise DataError(f"There are {len(mixed)} short open questions in {data}; {skip + count} are needed.")
-    return mixed[skip : skip + count]
+    if len(mixed) < count + kept:
+        raise DataError(f"There are {len(mixed)} short open questions in {data}; {count + kept} are needed.")
+    return mixed[:count], mixed[len(mixed) - kept :]
 
 
 def harmful_requests(data: Path, count: int, seed: int) -> list[str]:
