@@ -25,13 +25,12 @@ from mop.personas.answering import why_unusable
 from mop.personas.exemplars import chosen
 from mop.personas.identities import ATTEMPTS, write_identities
 from mop.personas.records import STATIC
+from mop.personas.regions import MEDOIDS, region_request
 from mop.personas.writing import IDENTITY_TOKENS, identity_request
 from mop.prompts import Demo, Prompt
 from mop.search.experts import Layout
 from mop.search.judging import Judging
 
-#: Examples nearest to a region's centroid from which its identity is written, and the characters of each.
-MEDOIDS, MEDOID_CHARACTERS = 4, 300
 #: Most tokens of the turn in which the model accepts a role; what is cut off there ends with its last sentence.
 ACCEPTANCE_TOKENS = 80
 _SENTENCES = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
@@ -62,13 +61,6 @@ BARE = Guise()
 GENERIC = Guise("generic", text=STATIC)
 #: The guises of a region by kind, with demos.
 Wardrobe = Mapping[Kind, Guise]
-
-
-def region_request(instruction: str, inputs: Sequence[str]) -> str:
-    """Return what a region's queries ask for, as the request that an identity is written for."""
-    cut = [" ".join(one.split()) for one in inputs]
-    listed = "\n".join(f"- {one if len(one) <= MEDOID_CHARACTERS else one[:MEDOID_CHARACTERS] + ' …'}" for one in cut)
-    return f"{instruction}\n\nRequests such as these:\n{listed}"
 
 
 def role_turn(identity: str) -> str:

@@ -136,6 +136,39 @@ def test_regions_differ_in_persona_also_where_nobody_says_how_many_there_are() -
     assert any(kind != "bare" for kind in told.values())
 
 
+def demos_hurt_and_a_persona_helps_style(messages: list[dict[str, str]]) -> str:
+    """As `persona_helps_style_only`, but a persona helps with style only where no demo stands before the query."""
+    asked = messages[-1]["content"]
+    turns = sum(message["role"] == "assistant" for message in messages)
+    role = any(message["content"] == ACCEPTS for message in messages)
+    if asked.startswith("Say") and turns > role:
+        return "warm" if luck(asked) < 0.4 else "cold"
+    return persona_helps_style_only(messages)
+
+
+def test_a_form_without_demos_is_chosen_saved_and_asked_without_them(tmp_path: Path) -> None:
+    with FakeEndpoint(demos_hurt_and_a_persona_helps_style) as endpoint:
+        mixture = learn(endpoint, budget=700, retrieved=0)
+        place = regions(mixture)[0]
+        tender = mixture.experts[place]
+        assert tender.persona is not None
+        assert tender.persona.kind != "bare"
+        assert not tender.persona.demos
+        assert "without demos" in tender.persona.sentence
+        assert not tender.fallback
+        mixture.save(tmp_path / "m.mop")
+        loaded = mop.load(tmp_path / "m.mop")
+        assert loaded.experts[place].persona == tender.persona
+        client = connect("m", ledger=Ledger.in_memory(), base_url=endpoint.base_url)
+        query = style(3).input
+        loaded.predict([query], client)
+        sent = endpoint.bodies[-1]["messages"]
+        assert sent[-1]["content"] == query
+        assert tender.persona.text in [message["content"].split("\n\n")[0] for message in sent]
+        examples = [message for message in sent if message["content"] in ("warm", "even")]
+        assert not examples
+
+
 def test_queries_are_answered_as_somebody_only_where_that_was_proven(learned: tuple[Mixture, int]) -> None:
     mixture = learned[0]
     with FakeEndpoint(persona_helps_style_only) as endpoint:

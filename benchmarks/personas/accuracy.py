@@ -14,7 +14,7 @@ from mop.errors import ModelError
 from mop.lm.request import Reply
 from mop.metrics import get_metric
 from mop.metrics.checks import count_words
-from mop.search.guises import region_request
+from mop.personas.regions import region_request
 
 #: How an answer to a question with options is asked for, by every arm alike.
 FORM = "Answer with the letter of the right option alone."

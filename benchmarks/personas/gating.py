@@ -27,14 +27,14 @@ from mop.personas.records import STATIC
 from mop.search.persona_gate import FEWEST, PLAIN, Form, Pick, pick_personas
 
 #: The same for both kinds and for every arm.
-FORM = "Answer the request. If it has options, give the letter of the right option alone."
-ANSWER_TOKENS = 48
+FORM = "If the request has options, answer with the letter of the right one and nothing else. Else just answer it."
+ANSWER_TOKENS = 40
 #: The house's persona, and how a program checks the style that it asks for.
 HOUSE = (
     "You are the editor of a readers' page, and for many years you have answered letters warmly and to the point. "
-    'Every answer of yours begins with the words "Dear reader," and has at most 30 words.'
+    'Every answer of yours begins with the words "Dear reader," and has at most 25 words.'
 )
-STYLE = json.dumps({"starts_with": "Dear reader", "max_words": 30})
+STYLE = json.dumps({"starts_with": "Dear reader", "max_words": 25})
 #: Regions to divide the pool into; those with too few validation examples are dissolved.
 REGIONS = 4
 #: What is tried beside the bare form; the house's persona is an expert identity to the gate.

@@ -54,19 +54,21 @@ def write(
 ) -> None:
     """Write an expert's identity for each instruction: who would answer it best, in the second person.
 
+    Of a mixture's file (.mop) for each region, from the examples nearest to its middle.
     Each is checked, and asked for again at most twice: a description, not copied from an exemplar, of nobody else's
     instruction, and nearer to its own instruction than to others. OUT.rejects.jsonl holds what failed.
 
     Args:
-        instructions: A JSONL, CSV, TSV or Parquet file, or - for JSON lines on standard input.
-        out: The identities, JSON lines.
+        instructions: A JSONL, CSV, TSV or Parquet file, - for JSON lines on standard input, or a mixture's file.
+        out: The identities, JSON lines; for a mixture "line" is the number of the expert.
         k: Exemplars that the model sees, 1 to 5.
         exemplars: Exemplars of diverse or of similar domains.
         instruction_column: Column of the instruction [default: instruction, input, prompt or question].
         context_column: Column of a text that belongs to the instruction.
         format: Format, if it doesn't follow from the file's name.
     """
-    from mop.personas import Plan, identify, read_instructions
+    from mop.artifact import load
+    from mop.personas import Plan, identify, read_instructions, region_instructions
     from mop.personas.card import identity_facts
     from mop.personas.files import identity_paths, require_writable, write_identities_to
 
@@ -76,12 +78,17 @@ def write(
     require_file(instructions)
     files = identity_paths(out)
     require_writable(files, instructions)
-    asked = read_instructions(instructions, column=instruction_column, context=context_column, format=format)
+    regional = instructions.endswith(".mop")
+    if regional:
+        asked = region_instructions(load(instructions))
+    else:
+        asked = read_instructions(instructions, column=instruction_column, context=context_column, format=format)
     warn_of_the_cap(settings, len(asked), output)
     with desk(settings, run, "personas write") as here:
         writer, encoder = here.writer(), here.encoder()
         with CallProgress("writing", len(asked), output) as progress:
-            done = here.wait_for(identify(asked, writer, encoder, plan, progress.reply), output)
+            work = identify(asked, writer, encoder, plan, progress.reply, distinct=regional)
+            done = here.wait_for(work, output)
         bill = here.bill()
     write_identities_to(files, done)
     _require_some(done, str(files["rejects"]))
@@ -96,7 +103,8 @@ def write(
     }
 
     def draw(console: Console) -> None:
-        say(console, f"{out}: identities for {len(done.rows)} of {plural(done.asked, 'instruction')}.", "bold")
+        what = "region" if regional else "instruction"
+        say(console, f"{out}: identities for {len(done.rows)} of {plural(done.asked, what)}.", "bold")
         for line in dropped(done.reasons):
             say(console, line)
         for name, value in measured.items():

@@ -13,6 +13,7 @@ from mop.personas.instructions import Instruction, read_instructions
 from mop.personas.mentions import Cleaned, remove_mentions
 from mop.personas.records import Answer, Curated, Plan, Reject, Row
 from mop.personas.refusing import why_dropped
+from mop.personas.regions import region_instructions
 from mop.personas.removal import Comparison, compare_removal
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "expect",
     "identify",
     "read_instructions",
+    "region_instructions",
     "remove_mentions",
     "why_dropped",
     "write_identities",

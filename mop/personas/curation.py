@@ -74,16 +74,26 @@ async def curate(
 
 
 async def identify(
-    instructions: Sequence[Instruction], writer: ModelClient, encoder: Encoder, plan: Plan, told: Told = lambda _: None
+    instructions: Sequence[Instruction],
+    writer: ModelClient,
+    encoder: Encoder,
+    plan: Plan,
+    told: Told = lambda _: None,
+    *,
+    distinct: bool = False,
 ) -> Curated:
     """Drop repeated instructions and, if the plan has an expert, write an identity for each of the others.
 
+    ``distinct``: they are known to be no repeats, however alike they look; regions share a long instruction.
     The rows have no answers yet. Raises as `curate` does.
     """
     if not instructions:
         raise DataError("There are no instructions; give at least one.")
-    done = Curated(plan)
-    rows = await asyncio.to_thread(_without_repeats, instructions, done)
+    done = Curated(plan, asked=len(instructions))
+    if distinct:
+        rows = [Row(one, None, {}) for one in instructions]
+    else:
+        rows = await asyncio.to_thread(_without_repeats, instructions, done)
     done.rows = await _with_identities(rows, writer, encoder, done, told) if "expert" in plan.arms else rows
     return done
 
@@ -94,7 +104,6 @@ def _without_repeats(instructions: Sequence[Instruction], done: Curated) -> list
         how = "repeats" if cosine == 1.0 else "nearly repeats"
         like = f"line {instructions[earlier].line}, similarity {cosine:.2f}"
         done.rejects.append(Reject(instructions[place], "instruction", f"{how} another", detail=like))
-    done.asked = len(instructions)
     return [Row(one, None, {}) for place, one in enumerate(instructions) if place not in repeats]
 
 
