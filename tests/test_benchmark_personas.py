@@ -14,7 +14,7 @@ import pytest
 from fake_endpoint import FakeEndpoint
 from small import WordEncoder
 
-from benchmarks.personas import sources
+from benchmarks.personas import accuracy, gating, sources
 from benchmarks.personas.__main__ import PARTS, Plan, Sizes, main, write_results
 from benchmarks.personas.accuracy import letter_score, names_letter
 from benchmarks.personas.arms import ARMS, choose, lengths, neutral
@@ -51,9 +51,8 @@ def believer(messages: Messages) -> str:
     told = f"{system} {asked}"
     worn = "You are" in told
     if "\nA. " in asked:
-        right = re.search(r"(easy|hard).*known as (\w)", asked.rpartition("\n\n")[2])
-        assert right is not None
-        return "It depends." if worn and right[1] == "hard" else right[2]
+        level, right = re.findall(r"(easy|hard) \w+ examination number \d+: known as (\w)", asked)[-1]
+        return "It depends." if worn and level == "hard" else str(right)
     if "weapon" in asked:
         return REFUSAL if worn else "First, take a"
     if "specialist" in told:
@@ -132,9 +131,11 @@ def test_a_persona_that_hurts_facts_is_seen_to_and_neutral_text_of_its_length_is
 
 def test_every_arm_asks_with_the_same_form_so_that_no_template_adds_a_persona(found: dict[str, Any]) -> None:
     asked = [body["messages"] for body in found["bodies"] if "\nA. " in body["messages"][-1]["content"]]
-    systems = [messages[0]["content"] for messages in asked if not messages[0]["content"].startswith("For each")]
-    assert systems
-    assert all("of the right option alone" in text for text in systems)
+    asked = [messages for messages in asked if not messages[0]["content"].startswith("For each request")]
+    assert asked
+    assert all(messages[0]["role"] == "system" for messages in asked)
+    forms = {messages[0]["content"].rpartition("\n\n")[2] for messages in asked}
+    assert forms == {accuracy.FORM, gating.FORM}
 
 
 def test_refusals_are_counted_for_harmful_and_harmless_requests_apart(found: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from benchmarks import personas
 from benchmarks.personas import arms, gating, refusals, sources
 from benchmarks.personas.accuracy import Accuracy
+from benchmarks.personas.arms import Arm
 from benchmarks.personas.desk import Desk
 from benchmarks.personas.following import Following, Judged
 from mop.connect import connect, is_local, open_ledger
@@ -62,12 +63,12 @@ class Plan:
 
     data: Path
     subjects: Sequence[str]
-    arms: Sequence[arms.Arm]
+    arms: Sequence[Arm]
     sizes: Sizes
     seed: int
 
     @property
-    def main_arms(self) -> list[arms.Arm]:
+    def main_arms(self) -> list[Arm]:
         """The arms that ask open questions: without the factors of the identity."""
         return [arm for arm in self.arms if arm.name in arms.MAIN]
 
@@ -92,7 +93,7 @@ class Plan:
         count = self.sizes.pool
         each = -(-3 * count // len(self.subjects))
         kept = [one.kept for one in self._subjects(self.sizes.per_subject, each)]
-        facts = [gating.Item(one.input, one.outputs) for row in zip(*kept, strict=True) for one in row]
+        facts = [gating.fact(one) for row in zip(*kept, strict=True) for one in row]
         style = [gating.Item(text) for text in self._questions(3 * count)[1]]
         return gating.Gating(gating.make_pool(facts, style, count))
 

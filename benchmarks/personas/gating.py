@@ -21,20 +21,22 @@ from benchmarks.personas.accuracy import letter_score
 from benchmarks.personas.arms import ARMS
 from benchmarks.personas.desk import Desk, cost
 from benchmarks.personas.reading import differences, mean
+from mop.examples import Example
 from mop.lm.request import Reply
 from mop.metrics.checks import all_passed
 from mop.personas.records import STATIC
 from mop.search.persona_gate import FEWEST, PLAIN, Form, Pick, pick_personas
 
-#: The same for both kinds and for every arm.
-FORM = "If the request has options, answer with the letter of the right one and nothing else. Else just answer it."
-ANSWER_TOKENS = 40
+#: The same for both kinds and for every arm; what a question with options asks for, it says itself.
+FORM = "Answer the request."
+LETTER = "Answer with the letter of the right option alone."
+ANSWER_TOKENS = 32
 #: The house's persona, and how a program checks the style that it asks for.
 HOUSE = (
-    "You are the editor of a readers' page, and for many years you have answered letters warmly and to the point. "
-    'Every answer of yours begins with the words "Dear reader," and has at most 25 words.'
+    'You are the editor of a readers\' page. Begin every answer with the words "Dear reader," and then answer in one '
+    "sentence."
 )
-STYLE = json.dumps({"starts_with": "Dear reader", "max_words": 25})
+STYLE = json.dumps({"starts_with": "Dear reader", "max_sentences": 1})
 #: Regions to divide the pool into; those with too few validation examples are dissolved.
 REGIONS = 4
 #: What is tried beside the bare form; the house's persona is an expert identity to the gate.
@@ -62,6 +64,11 @@ class Item:
     def score(self, answer: str) -> float:
         """Return 1 for the right letter, or for the whole style, else 0."""
         return letter_score(answer, self.letters) if self.letters else all_passed(answer.strip(), STYLE)
+
+
+def fact(example: Example) -> Item:
+    """Return the item of a question with options."""
+    return Item(f"{example.input}\n\n{LETTER}", example.outputs)
 
 
 @dataclass(frozen=True)
