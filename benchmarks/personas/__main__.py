@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -25,6 +24,7 @@ from mop.judge import Judge
 from mop.lm.budget import Budget
 from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER
 from mop.settings import parse_budget
+from mop.sync import run
 
 #: In different fields, with short questions; chosen before any was asked.
 SUBJECTS = (
@@ -120,6 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
     except MopError as error:
         print(f"personas: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("personas: stopped. What was answered is in the ledger; the same command goes on.", file=sys.stderr)
+        return 130
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -139,31 +142,31 @@ def _run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise SettingsError(f"The folder {options.out} can't be made ({error}); name another one.") from error
     book = open_ledger(options.ledger or options.out / "ledger.sqlite")
-    run = "benchmarks personas"
-    client = connect(options.model, ledger=book, base_url=options.base_url, budget=caps, run=run)
+    name = "benchmarks personas"
+    client = connect(options.model, ledger=book, base_url=options.base_url, budget=caps, run=name)
     judged_by = options.judge or options.model
     # A judge of its own is at its own address, or where the model is; a local one is nowhere but here.
     elsewhere = is_local(judged_by) and judged_by != options.model
     address = options.judge_url or (None if elsewhere else options.base_url)
     other = (judged_by, address) != (options.model, options.base_url)
-    judge = connect(judged_by, ledger=book, base_url=address, budget=caps, run=run) if other else client
+    judge = connect(judged_by, ledger=book, base_url=address, budget=caps, run=name) if other else client
     desk = Desk(client, Judge(judge), resolve_encoder(options.encoder, ledger=book), options.seed)
     total = sum(part.calls for part in parts.values())
     desk.say("personas", f"about {total} calls in {len(parts)} parts; what the ledger has is not asked again")
 
     async def go() -> None:
         try:
-            for name, part in parts.items():
-                found = await part.run(desk)
-                results["parts"][name] = {"sizes": {**asdict(sizes), "seed": options.seed}, **found}
+            for part in parts:
+                found = await parts[part].run(desk)
+                results["parts"][part] = {"sizes": {**asdict(sizes), "seed": options.seed}, **found}
                 write_results(path, results)
-                desk.say(name, "done")
+                desk.say(part, "done")
         finally:
             for one in {id(client): client, id(judge): judge}.values():
                 await one.aclose()
 
     try:
-        asyncio.run(go())
+        run(go())
     finally:
         book.close()
     sent = client.traffic.sent + (judge.traffic.sent if other else 0)
