@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.personas.accuracy import letter_score
+from benchmarks.personas.accuracy import letter_score, names_letter
 from benchmarks.personas.arms import ARMS
 from benchmarks.personas.desk import Desk, cost
 from benchmarks.personas.reading import differences, mean
@@ -90,9 +90,10 @@ def make_pool(facts: Sequence[Item], style: Sequence[Item], count: int) -> Pool:
 
 @dataclass
 class _Asked:
-    """Scores by form of everything asked in one role, and the replies."""
+    """Scores by form of everything asked in one role, the questions of fact answered without a letter, the replies."""
 
     rows: dict[Form, Scores] = field(default_factory=dict)
+    no_letter: dict[str, int] = field(default_factory=dict)
     replies: list[Reply] = field(default_factory=list)
 
 
@@ -128,6 +129,7 @@ class Gating:
             "house": HOUSE,
             "regions": [_region(pick, pool.validation, where == region) for region, pick in enumerate(picks)],
             **outcomes(pool.test, tested, picks, final.rows),
+            "facts_without_a_letter": final.no_letter,
             "validation": cost(asked.replies),
             "test": cost(final.replies),
         }
@@ -141,6 +143,8 @@ async def _ask(desk: Desk, what: str, items: Sequence[Item]) -> _Asked:
         replies = await desk.answers(f"{what}, {NAMES[form]}", chats, ANSWER_TOKENS)
         scores = [item.score(reply.text) for item, reply in zip(items, replies, strict=True)]
         asked.rows[form] = np.array(scores)
+        facts = [reply for item, reply in zip(items, replies, strict=True) if item.letters]
+        asked.no_letter[NAMES[form]] = sum(not names_letter(reply.text) for reply in facts)
         asked.replies += replies
     return asked
 
