@@ -22,6 +22,7 @@ from benchmarks.personas.desk import Desk
 from benchmarks.personas.following import RULES
 from benchmarks.personas.gating import GENERIC_FORM, HOUSE_FORM, Item, outcomes
 from benchmarks.personas.lookalikes import LOOKALIKES
+from benchmarks.personas.tables import tables
 from mop.errors import ModelError, SettingsError
 from mop.judge import Judge
 from mop.lm.client import ModelClient
@@ -208,6 +209,19 @@ def test_a_gate_at_random_opens_as_often_and_an_oracle_is_never_worse() -> None:
     means = {arm: one["mean"] for arm, one in got["arms"]["all"].items()}
     assert means == {"bare": 0.25, "generic": 0.25, "house": 0.25, "gated": 0.5, "random": 0.25, "oracle": 0.75}
     assert got["open"] == {"all": 0.5, "fact": 0.0, "style": 1.0}
+
+
+# --- tables
+
+
+def test_the_tables_show_every_part_with_its_arms(found: dict[str, Any]) -> None:
+    sizes = {"behaviours": SIZES.behaviours, "pool": SIZES.pool, "seed": 0}
+    shown = tables({"parts": {name: {"sizes": sizes, **found[name]} for name in PARTS}})
+    assert all(f"**{name}** (" in shown for name in PARTS)
+    assert "| neutral-user | 1.00 (" in shown
+    assert "| gated | 1.00 (" in shown
+    assert "expert minus bare -0.50 (" in shown
+    assert "Judge and checks agree on " in shown
 
 
 # --- arms and rules
