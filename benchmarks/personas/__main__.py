@@ -136,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
     parts = {name: PARTS[name](plan) for name in names}
     caps = Budget() if options.budget is None else Budget(**_caps(options.budget))
     path = options.out / "results.json"
-    results = read_results(path, options.model)
+    read_results(path, options.model)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -158,6 +158,8 @@ def _run(options: argparse.Namespace) -> int:
         try:
             for part in parts:
                 found = await parts[part].run(desk)
+                # Anew: another run may have added a part of its own meanwhile.
+                results = read_results(path, options.model)
                 results["parts"][part] = {"sizes": {**asdict(sizes), "seed": options.seed}, **found}
                 write_results(path, results)
                 desk.say(part, "done")
