@@ -283,6 +283,22 @@ def test_evaluate_says_so_when_it_has_to_score_training_examples(
     assert "no test examples" in run_json(capsys, *command, "--split", "test", code=3)["error"]["message"]
 
 
+def test_evaluate_says_how_many_examples_the_mixture_holds_and_how_many_repeat(
+    mixture: Path, environment: Path, endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # No row says of which split it is, as in most people's files.
+    parts = splits()
+    rows = [*parts.train[:4], replace(parts.validation[0], input=f" {parts.validation[0].input.upper()}! ")]
+    rows = [replace(e, split=None) for e in (*rows, *parts.test[:3], *parts.test[:2])]
+    path = write(environment / "unmarked.jsonl", rows)
+    command = ("evaluate", str(mixture), str(path), "--base-url", endpoint.base_url)
+    held, repeated = run_json(capsys, *command)["warnings"]
+    assert "holds 5 of the 10 examples" in held
+    assert "2 of the 10 examples repeat" in repeated
+    new = write(environment / "new.jsonl", [replace(e, split=None) for e in parts.test[:10]])
+    assert "warnings" not in run_json(capsys, "evaluate", str(mixture), str(new), "--base-url", endpoint.base_url)
+
+
 def test_evaluate_draws_the_same_test_that_optimize_set_apart(
     environment: Path, search: list[str], endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
