@@ -211,9 +211,9 @@ def _vectors(before: Mixture, after: Mixture) -> tuple[str, ...]:
     """Return the names of arrays that differ and that nothing else shows."""
     found = []
     first, second = before.retrieval, after.retrieval
-    if first is not None and second is not None and Counter(first.demos) == Counter(second.demos):
-        if first.vectors.shape != second.vectors.shape or _placed(first) != _placed(second):
-            found.append("vectors of demos to retrieve")
+    same_demos = first is not None and second is not None and Counter(first.demos) == Counter(second.demos)
+    if same_demos and first and second and _placed(first) != _placed(second):
+        found.append("vectors of demos to retrieve")
     if _differ(before.projection, after.projection):
         found.append("projection")
     if _differ(before.encoder_record.probes, after.encoder_record.probes):

@@ -167,11 +167,11 @@ def test_tasks_are_chosen_by_name_id_or_pattern(tmp_path: Path) -> None:
 def test_a_task_of_which_repeated_inputs_leave_too_little_says_what_is_left(tmp_path: Path) -> None:
     files = {"task.train.jsonl": rows(30), "task.test.jsonl": rows(30)}
     task = load_task(write(tmp_path / "own", files), "own/task")
-    with pytest.raises(DataError, match="30 rows to learn from and 30 to test on.*leaves 0 and 30"):
+    with pytest.raises(DataError, match=r"30 rows to learn from and 30 to test on.*leaves 0 and 30"):
         split_task(task, 0, PAPER)
     same = [{"input": "same", "output": ["x"]}] * 60
     task = load_task(write(tmp_path / "own", {"same.jsonl": same}, task="same"), "own/same")
-    with pytest.raises(DataError, match="60 rows.*leaves 0 and 1"):
+    with pytest.raises(DataError, match=r"60 rows.*leaves 0 and 1"):
         split_task(task, 0, PAPER)
 
 

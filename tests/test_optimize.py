@@ -223,7 +223,7 @@ def test_what_validation_or_test_repeats_is_no_training_row_so_that_nothing_retr
     prepared = prepare([*rows, Example("Text 0.", ("b",), "train")], validation)
     assert [one.input for one in prepared.train] == [f"text {i}" for i in range(5, 20)]
     assert (len(prepared.validation), len(prepared.test)) == (10, 5)
-    with pytest.raises(DataError, match="25 training examples.*validation or test"):
+    with pytest.raises(DataError, match=r"25 training examples.*validation or test"):
         prepare(rows, rows)
 
 
