@@ -136,7 +136,7 @@ def test_a_tie_is_half_an_example_of_one_seed_whatever_the_number_of_seeds() -> 
 def test_half_an_example_is_a_win_or_a_loss_whichever_way_the_means_are_rounded(
     seed: int, rights: tuple[int, int]
 ) -> None:
-    # With two seeds one more right answer is exactly half an example; 0.35 - 0.325 is more than 0.025, 0.45 - 0.425 less.
+    # With two seeds one more right answer is half an example exactly; 0.35 - 0.325 is above 0.025, 0.45 - 0.425 below.
     rows = [record("a", method, one, 8) for one in (0, 1) for method in "xy"]
     kept = [row for row in rows if row["seed"] != seed]
     changed = [record("a", method, seed, right) for method, right in zip("xy", rights, strict=True)]
