@@ -34,7 +34,7 @@ def doubts_about(mixture: Mixture, examples: Sequence[Example]) -> list[str]:
         )
     if repeated := len(forms) - len(set(forms)):
         found.append(
-            f"{repeated:,} of the {len(forms):,} examples repeat the input of another, and each counts as one of its own: "
-            "if they are copies and no queries that came again, the intervals are too narrow."
+            f"{repeated:,} of the {len(forms):,} examples repeat the input of another, and each counts as one of its "
+            "own: if they are copies and no queries that came again, the intervals are too narrow."
         )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -199,6 +200,22 @@ def test_an_input_longer_than_the_local_context_is_a_data_error_that_names_the_r
     found = run_json(capsys, *command, "local/smollm2-135m-instruct", code=3)
     assert found["error"]["problems"][0]["position"] == 7
     assert run_json(capsys, *command, "some-endpoint's-model")["calls"] > 0
+
+
+def test_examples_too_long_to_be_shown_are_said_before_a_search_that_cannot_show_them(
+    environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [" ".join(f"{i}w{i * j}" for j in range(500 if i < 30 else 9)) for i in range(1, 41)]
+    rows = [Example(text, (f"label {i % 3}",)) for i, text in enumerate(texts)]
+    path = write(environment / "wordy.jsonl", rows)
+    command = ("estimate", str(path), "--model", "m")
+    (said,) = run_json(capsys, *command)["warnings"]
+    assert re.search(r"2\d of the 30 training examples take more than the 600 tokens", said)
+    assert "--prompt-tokens" in said
+    for options in (("--prompt-tokens", "2000"), ("--max-demos", "0"), ("--method", "ape")):
+        assert "warnings" not in run_json(capsys, *command, *options)
+    few = write(environment / "few.jsonl", [*rows[:8], *(replace(e, input=e.input[:60]) for e in rows)])
+    assert "warnings" not in run_json(capsys, "estimate", str(few), "--model", "m")
 
 
 def test_too_few_examples_for_regions_are_said_and_one_prompt_is_learned(
