@@ -99,8 +99,8 @@ def _say_too_long(splits: Splits, prompt_tokens: int, output: Output) -> None:
     if 2 * len(longer) > len(splits.train):
         output.warn(
             f"{len(longer):,} of the {plural(len(splits.train), 'training example')} take more than the "
-            f"{prompt_tokens:,} tokens that an expert's demos may have together, so no expert can show or look them up; "
-            f"the longest takes about {max(longer):,}. Raise --prompt-tokens, or shorten them."
+            f"{prompt_tokens:,} tokens that an expert's demos may have together, so no expert can show or look them "
+            f"up; the longest takes about {max(longer):,}. Raise --prompt-tokens, or shorten them."
         )
 
 
