@@ -144,7 +144,8 @@ def test_of_hand_written_prompts_it_says_that_nothing_was_measured(
     folder: Path, endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "bank.json").write_text(json.dumps(BANK), encoding="utf-8")
-    mixture = make_mixture(read_bank(folder / "bank.json"), WordEncoder(), source="bank.json")
+    encoder = WordEncoder()
+    mixture = make_mixture(read_bank(folder / "bank.json"), encoder, source="bank.json").with_known_encoder(encoder)
     mixture.save(folder / "bank.mop")
     capsys.readouterr()
     assert main(["report", "bank.mop"]) == 0
@@ -155,9 +156,9 @@ def test_of_hand_written_prompts_it_says_that_nothing_was_measured(
     assert "Nothing: there was no search." in page
     assert "mop import bank.json" in page
     assert "Name the card's trouble." in page
-    assert [word for word in ("earned", "95 %", "rank correlation", "Validation examples", "nan") if word in page] == []
+    assert [word for word in ("Learned", "95 %", "rank correlation", "Validation examples", "nan") if word in page] == []
     examples = [Example(f"my {topic} is late", ("late",)) for topic in ("card", "parcel") * 10]
-    scores = {"mixture": [1.0] * 20, "best single prompt": [0.0] * 20}
+    scores = {"mixture": [1.0] * 20, "one prompt": [0.0] * 20}
     measured = text_of(make_page(mixture, Facts("bank"), measured_of(mixture, examples, scores)))
     assert "It helped On 20 test examples the mixture scores 1.00" in measured
     assert "Not measured" not in measured
