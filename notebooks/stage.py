@@ -163,7 +163,9 @@ def _event(value: dict[str, Any]) -> str:
 
 def command(*words: str, folder: Path) -> str:
     """Return what ``mop WORDS`` prints when it is run in ``folder``. Raises SubprocessError with what went wrong."""
-    environment = {**os.environ, "COLUMNS": "100"}
+    # Plain text, and the same on every day.
+    environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
+    environment |= {"COLUMNS": "100", "SOURCE_DATE_EPOCH": "1767225600"}
     ran = subprocess.run(
         [sys.executable, "-m", "mop", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
