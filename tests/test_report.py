@@ -30,13 +30,12 @@ from mop.report.page import MOST_BYTES, Facts, make_page
 from mop.retrieval import Retrieval
 from mop.settings import Settings
 
-
 BANK = {
     "model": "simulated",
     "encoder": "words",
     "generalist": {"instruction": "Name the trouble."},
     "experts": [
-        {"name": topic, "instruction": f"Name the {topic}'s trouble.", "demos": [{"input": f"my {topic}", "output": "?"}]}
+        {"name": topic, "instruction": f"Name the {topic}'s trouble.", "demos": [{"input": topic, "output": "?"}]}
         for topic in ("card", "parcel")
     ],
 }
@@ -156,7 +155,8 @@ def test_of_hand_written_prompts_it_says_that_nothing_was_measured(
     assert "Nothing: there was no search." in page
     assert "mop import bank.json" in page
     assert "Name the card's trouble." in page
-    assert [word for word in ("Learned", "95 %", "rank correlation", "Validation examples", "nan") if word in page] == []
+    of_searches = ("Learned", "95 %", "rank correlation", "Validation examples")
+    assert [words for words in of_searches if words in page] == []
     examples = [Example(f"my {topic} is late", ("late",)) for topic in ("card", "parcel") * 10]
     scores = {"mixture": [1.0] * 20, "one prompt": [0.0] * 20}
     measured = text_of(make_page(mixture, Facts("bank"), measured_of(mixture, examples, scores)))

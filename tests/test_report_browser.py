@@ -181,21 +181,21 @@ def test_on_paper_scores_of_many_regions_lie_one_under_the_other_and_none_is_cut
     examples = [Example(f"my topic{number} topic", ("right",)) for number in range(regions)]
     path = tmp_path / "many.html"
     path.write_bytes(make_page(mixture, Facts("many"), measured_of(mixture, examples, {MIXTURE: [1.0] * regions})))
-    widths = "return [...document.querySelectorAll('.heat')].map((one) => one.getBoundingClientRect()).map(arguments[0])"
+    edges = "return [...document.querySelectorAll('.heat')].map((one) => one.getBoundingClientRect()[arguments[0]])"
     columns = """return [...document.querySelectorAll('.heats')].map((box) =>
-      [...box.querySelectorAll('thead th')].map((one) => one.textContent).filter((one) => one !== 'Name').map(Number))"""
+      [...box.querySelectorAll('thead th:not(:first-child)')].map((one) => Number(one.textContent)))"""
     browser.look(width=700, media="print")
     try:
         browser.open(path.as_uri())
-        ends = browser.run(widths.replace("arguments[0]", "(box) => box.right"))
+        ends = browser.run(edges, "right")
         assert len(ends) == 2 * -(-regions // 24)
         assert max(ends) <= 700
         assert browser.run("return document.documentElement.scrollWidth") <= 700
         assert browser.run(columns) == [list(range(regions))] * 2
-        tops = browser.run(widths.replace("arguments[0]", "(box) => box.top"))
+        tops = browser.run(edges, "top")
         assert tops == sorted(set(tops))
         browser.look()
-        on_screen = browser.run(widths.replace("arguments[0]", "(box) => box.top"))
+        on_screen = browser.run(edges, "top")
         assert len(set(on_screen)) == 2  # side by side, in a box that scrolls
         assert browser.run("return document.documentElement.scrollWidth") <= 1280
     finally:

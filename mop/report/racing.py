@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class Heat:
         ends = [len(self.columns) * part // count for part in range(count + 1)]
         return tuple(
             Heat(self.columns[low:high], tuple((name, cells[low:high]) for name, cells in self.rows))
-            for low, high in zip(ends, ends[1:], strict=False)
+            for low, high in pairwise(ends)
         )
 
 
