@@ -40,15 +40,21 @@ class Server:
     """A server that runs: ``url`` is what an OpenAI client is pointed at."""
 
     def __init__(self, root: str) -> None:
-        self.root, self.url = root, f"{root}/v1"
+        self.url = f"{root}/v1"
+        # One client for all: each new one would read the system's certificates anew.
+        self._client = httpx2.Client(base_url=root, trust_env=False, timeout=PATIENCE)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
 
     def get(self, path: str) -> httpx2.Response:
         """Return what is at ``path``."""
-        return httpx2.get(self.root + path, trust_env=False, timeout=PATIENCE)
+        return self._client.get(path)
 
     def post(self, path: str, body: Any) -> Any:
         """Send JSON and return the JSON of the answer."""
-        return httpx2.post(self.root + path, json=body, trust_env=False, timeout=PATIENCE).raise_for_status().json()
+        return self._client.post(path, json=body).raise_for_status().json()
 
     def drift(self) -> dict[str, Any]:
         """Return what the server says of the drift of its one mixture."""
@@ -113,9 +119,11 @@ def _running(app: Starlette, plan: Plan | None = None) -> Iterator[Server]:
             time.sleep(0.01)
         if not server.started:
             raise TimeoutError("A server of the story has not started.")
+        address = Server(f"http://127.0.0.1:{bound.getsockname()[1]}")
         try:
-            yield Server(f"http://127.0.0.1:{bound.getsockname()[1]}")
+            yield address
         finally:
+            address.close()
             server.should_exit = True
             thread.join(PATIENCE)
 
