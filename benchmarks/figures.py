@@ -39,6 +39,8 @@ from mop.stats import proportion_interval
 Scores = NDArray[np.float64]
 #: Resamples of regions for the interval of the mean rank correlation.
 RESAMPLES = 2000
+#: Ranked regions that this interval takes.
+FEWEST_REGIONS = 5
 #: The list of answers that an expert's instruction ends with, if there is one (`mop.search.experts.with_answers`).
 ANSWERS = " Answer with one of: "
 
@@ -200,9 +202,11 @@ def _draw_experts(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 async def rank_correlation(asked: Asked, validation: int) -> dict[str, Any]:
     """Return each candidate's score in each region and everywhere, and how far the two orders agree.
 
-    The mean correlation has a bootstrap interval over regions. A region where all candidates score the same, or that
-    has no validation example, has no order and is left out. Raises DataError if the mixture's file names fewer than
-    three candidates.
+    All validation examples hold the region's own, as in the paper, which brings the two orders together;
+    ``spearman_outside`` compares the region with the others alone. The mean correlation has a bootstrap interval over
+    regions if there are `FEWEST_REGIONS` at least: over fewer it would say what is not known. A region where all
+    candidates score the same, or that has no validation example, has no order and is left out. Raises DataError if the
+    mixture's file names fewer than three candidates.
     """
     candidates = list(dict.fromkeys(map(str, asked.mixture.report.get("candidates", []))))
     if len(candidates) < 3:
@@ -229,6 +233,7 @@ async def rank_correlation(asked: Asked, validation: int) -> dict[str, Any]:
         ]
         scores = np.asarray(await trials.score(cells)).reshape(len(candidates), len(examples))
         local, everywhere = scores[:, here].mean(axis=1), scores.mean(axis=1)
+        outside = None if here.all() else spearman(local, scores[:, ~here].mean(axis=1))
         rows.append(
             {
                 "region": region,
@@ -236,23 +241,28 @@ async def rank_correlation(asked: Asked, validation: int) -> dict[str, Any]:
                 "regional": local.tolist(),
                 "global": everywhere.tolist(),
                 "spearman": spearman(local, everywhere),
+                "spearman_outside": outside,
                 "same_best": bool(local[int(everywhere.argmax())] == local.max()),
             }
         )
+    return {"candidates": candidates, "validation": len(examples), "calls": trials.done, **agreement(rows, asked.seed)}
+
+
+def agreement(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+    """Return the regions' ``rows`` and the means of their correlations, the first with its interval."""
     known = np.array([row["spearman"] for row in rows if row["spearman"] is not None])
-    draws = (
-        stream(asked.seed, "rank correlation").integers(len(known), size=(RESAMPLES, len(known))) if len(known) else []
-    )
-    means = known[draws].mean(axis=1) if len(known) else np.empty(0)
+    apart = [row["spearman_outside"] for row in rows if row["spearman_outside"] is not None]
+    low = high = None
+    if len(known) >= FEWEST_REGIONS:
+        draws = stream(seed, "rank correlation").integers(len(known), size=(RESAMPLES, len(known)))
+        low, high = (float(value) for value in np.quantile(known[draws].mean(axis=1), (0.025, 0.975)))
     return {
-        "candidates": candidates,
-        "validation": len(examples),
-        "calls": trials.done,
-        "regions": rows,
+        "regions": list(rows),
         "ranked_regions": len(known),
         "mean": float(known.mean()) if len(known) else None,
-        "low": float(np.quantile(means, 0.025)) if len(known) else None,
-        "high": float(np.quantile(means, 0.975)) if len(known) else None,
+        "low": low,
+        "high": high,
+        "mean_outside": float(np.mean(apart)) if apart else None,
     }
 
 
@@ -302,7 +312,11 @@ def _draw_ranks(found: Mapping[str, Any], path: Path) -> None:
         axes.set_ylabel("in the region")
         mean = "no region has an order"
         if found["mean"] is not None:
-            mean = f"mean rank correlation {found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+            mean = f"mean rank correlation {found['mean']:+.2f}"
+            if found["low"] is not None:
+                mean += f" [{found['low']:+.2f}, {found['high']:+.2f}]"
+            if found["mean_outside"] is not None:
+                mean += f", with the other regions alone {found['mean_outside']:+.2f}"
         axes.set_title(
             f"{mean}, {found['ranked_regions']} regions, {len(found['candidates'])} instructions", fontsize=9
         )

@@ -26,7 +26,9 @@ def execute(path: Path) -> nbformat.NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(HERE)}}
-    NotebookClient(notebook, timeout=TIMEOUT, kernel_name="python3", resources=where, startup_timeout=600).execute()
+    # One text for each cell: how a kernel cuts what is printed into pieces depends on its speed.
+    options = {"timeout": TIMEOUT, "startup_timeout": 600, "coalesce_streams": True}
+    NotebookClient(notebook, kernel_name="python3", resources=where, **options).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     notebook.metadata = {

@@ -13,7 +13,7 @@ from simulated import nearest_demo_answer, task
 from test_benchmark_report import record
 
 from benchmarks.__main__ import main
-from benchmarks.figures import spearman
+from benchmarks.figures import agreement, spearman
 from benchmarks.plotting import drawing
 from benchmarks.quoting import END, quoted
 from benchmarks.results import Results
@@ -132,6 +132,31 @@ def test_a_text_runs_nothing_but_tables(text: str, message: str) -> None:
         quoted(text, lambda _: "table\n")
 
 
+def test_a_quoted_command_that_the_program_does_not_know_is_a_data_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "README.md"
+    text.write_text(f"<!-- python -m benchmarks report x --table paris -->\n{END}\n", encoding="utf-8")
+    assert main(["tables", str(text)]) == DataError.exit_code
+    assert "'report x --table paris' makes no table" in capsys.readouterr().err
+
+
+def test_a_table_alone_and_a_quoted_one_show_failed_cells(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = next(iter(Results(results).read().values()))
+    failed = {**some, "cell": "other", "task": "zzz", "failed": {"type": "DataError", "message": "no rows"}}
+    copy = tmp_path / "results.jsonl"
+    copy.write_bytes(results.read_bytes())
+    Results(copy).add_failed({name: failed[name] for name in failed if name not in ("score", "scores", "sizes")})
+    assert main(["report", str(copy), "--table", "failed"]) == 0
+    assert "| zzz | mop | 0 | DataError | no rows |" in capsys.readouterr().out
+    text = tmp_path / "README.md"
+    text.write_text(f"<!-- python -m benchmarks report {copy} --table scores -->\n{END}\n", encoding="utf-8")
+    assert main(["tables", str(text)]) == 0
+    assert "| zzz | exact_match | — | failed |" in text.read_text(encoding="utf-8")
+
+
 # --- figures of a mixture, and sweeps, as a user runs them
 
 
@@ -181,7 +206,7 @@ def test_the_experiments_of_the_paper_are_drawn_from_a_mixture_and_its_task(
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in found["experts"])
     assert all(row["hit_ratio"] is None or row["hit_ratio"] >= row["accuracy"] for row in found["experts"])
     assert found["ranks"]["ranked_regions"] > 0
-    assert -1 <= found["ranks"]["low"] <= found["ranks"]["mean"] <= found["ranks"]["high"] <= 1
+    assert -1 <= found["ranks"]["mean_outside"] < found["ranks"]["mean"] <= 1, "one region is apart"
 
 
 def test_another_split_is_warned_of_and_one_expert_refused(
@@ -198,6 +223,14 @@ def test_another_split_is_warned_of_and_one_expert_refused(
     said = capsys.readouterr().err
     assert "learned from another split" in said
     assert "one expert" in said
+
+
+def test_the_mean_of_few_rank_correlations_has_no_interval() -> None:
+    rows = [{"spearman": value, "spearman_outside": None} for value in (0.2, 0.9, 0.5, 0.5, None, 0.9)]
+    few, enough = agreement(rows[:5], 0), agreement(rows, 0)
+    assert (few["ranked_regions"], few["mean"], few["low"], few["high"]) == (4, pytest.approx(0.525), None, None)
+    assert 0.2 < enough["low"] < enough["mean"] < enough["high"] < 0.9
+    assert enough["mean_outside"] is None
 
 
 def test_ranks_agree_disagree_or_are_none() -> None:

@@ -59,4 +59,4 @@ def test_a_notebook_holds_its_outputs_and_no_path_or_key(path: Path) -> None:
 
 
 def test_the_recording_is_small() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.glob("recorded.*")) < 2_000_000
+    assert sum(path.stat().st_size for path in FOLDER.glob("recorded.*")) < 1_500_000

@@ -23,11 +23,22 @@ import mop
 from mop.cli import main
 from mop.embeddings.region_map import draw_map
 from mop.examples import Example
+from mop.handwritten import make_mixture, read_bank
 from mop.prompts import Demo, Prompt
 from mop.report import racing
 from mop.report.page import MOST_BYTES, Facts, make_page
 from mop.retrieval import Retrieval
 from mop.settings import Settings
+
+BANK = {
+    "model": "simulated",
+    "encoder": "words",
+    "generalist": {"instruction": "Name the trouble."},
+    "experts": [
+        {"name": topic, "instruction": f"Name the {topic}'s trouble.", "demos": [{"input": topic, "output": "?"}]}
+        for topic in ("card", "parcel")
+    ],
+}
 
 
 def text_of(page: bytes) -> str:
@@ -126,6 +137,31 @@ def test_without_examples_no_model_is_asked_and_validation_is_named(task: Path, 
     assert "validation examples the mixture scores" in page
     assert "estimated from the prompts" in page
     assert "give examples as DATA to see it" in page
+
+
+def test_of_hand_written_prompts_it_says_that_nothing_was_measured(
+    folder: Path, endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bank.json").write_text(json.dumps(BANK), encoding="utf-8")
+    encoder = WordEncoder()
+    mixture = make_mixture(read_bank(folder / "bank.json"), encoder, source="bank.json").with_known_encoder(encoder)
+    mixture.save(folder / "bank.mop")
+    capsys.readouterr()
+    assert main(["report", "bank.mop"]) == 0
+    assert "Not measured. People wrote these prompts" in " ".join(capsys.readouterr().out.split())
+    page = text_of((folder / "bank.html").read_bytes())
+    assert "nothing says yet whether they are better than one prompt" in page
+    assert "Nothing raced: people wrote the prompts." in page
+    assert "Nothing: there was no search." in page
+    assert "mop import bank.json" in page
+    assert "Name the card's trouble." in page
+    of_searches = ("Learned", "95 %", "rank correlation", "Validation examples")
+    assert [words for words in of_searches if words in page] == []
+    examples = [Example(f"my {topic} is late", ("late",)) for topic in ("card", "parcel") * 10]
+    scores = {"mixture": [1.0] * 20, "one prompt": [0.0] * 20}
+    measured = text_of(make_page(mixture, Facts("bank"), measured_of(mixture, examples, scores)))
+    assert "It helped On 20 test examples the mixture scores 1.00" in measured
+    assert "Not measured" not in measured
 
 
 def test_the_scores_by_region_are_those_that_chose_the_experts(task: Path) -> None:

@@ -171,6 +171,37 @@ def test_on_paper_every_prompt_is_there_and_the_filters_are_not(page: Browser) -
         page.look()
 
 
+@pytest.mark.parametrize("regions", [31, 60])
+def test_on_paper_scores_of_many_regions_lie_one_under_the_other_and_none_is_cut_off(
+    browser: Browser, tmp_path: Path, regions: int
+) -> None:
+    rows = [{"instruction": f"Do {n}.", "scores": [0.1 * n] * regions, "trials": [3] * regions} for n in range(4)]
+    base = crowded(regions)
+    mixture = small_mixture(experts=base.experts, centroids=base.centroids, report={"instructions": rows})
+    examples = [Example(f"my topic{number} topic", ("right",)) for number in range(regions)]
+    path = tmp_path / "many.html"
+    path.write_bytes(make_page(mixture, Facts("many"), measured_of(mixture, examples, {MIXTURE: [1.0] * regions})))
+    edges = "return [...document.querySelectorAll('.heat')].map((one) => one.getBoundingClientRect()[arguments[0]])"
+    columns = """return [...document.querySelectorAll('.heats')].map((box) =>
+      [...box.querySelectorAll('thead th:not(:first-child)')].map((one) => Number(one.textContent)))"""
+    browser.look(width=700, media="print")
+    try:
+        browser.open(path.as_uri())
+        ends = browser.run(edges, "right")
+        assert len(ends) == 2 * -(-regions // 24)
+        assert max(ends) <= 700
+        assert browser.run("return document.documentElement.scrollWidth") <= 700
+        assert browser.run(columns) == [list(range(regions))] * 2
+        tops = browser.run(edges, "top")
+        assert tops == sorted(set(tops))
+        browser.look()
+        on_screen = browser.run(edges, "top")
+        assert len(set(on_screen)) == 2  # side by side, in a box that scrolls
+        assert browser.run("return document.documentElement.scrollWidth") <= 1280
+    finally:
+        browser.look()
+
+
 def test_it_can_be_read_without_javascript(browser: Browser, file: Path) -> None:
     browser.look()
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})

@@ -16,14 +16,14 @@ import httpx2
 import openai
 import pytest
 from fake_upstream import FakeUpstream
-from serving import chat
-from small import small_mixture
+from serving import chat, running
+from small import WordEncoder, small_mixture
 
 from mop.cli import main
 from mop.encoding import resolve_encoder
-from mop.errors import SettingsError
+from mop.errors import EncoderMismatch, SettingsError
 from mop.mixture import PROBES, EncoderRecord
-from mop.serve.process import bind
+from mop.serve.process import Plan, bind, make_app
 
 NAME = "local/all-minilm-l6-v2"
 
@@ -134,6 +134,17 @@ def test_without_its_parts_the_server_names_the_extra(monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r'pip install "mop\[serve\]"'):
         require_parts()
+
+
+def test_an_encoder_at_hand_routes_after_the_same_check_as_one_that_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "bank.mop"
+    small_mixture().save(path)  # its encoder has no name under which one could be loaded
+    plan = Plan((str(path),), base_url="http://127.0.0.1:9/v1", warm=False)
+    with running(make_app(plan, encoder=lambda record: WordEncoder())) as server:
+        found = server.post("/v1/route", {"model": "bank", "input": ["where is my parcel", "a card"]}).json()
+    assert [one["expert"] for one in found["data"]] == [1, 0]
+    with pytest.raises(EncoderMismatch):
+        make_app(plan, encoder=lambda record: WordEncoder(seed=1))
 
 
 def test_the_embedded_model_answers_through_the_official_client(tiny_server: object) -> None:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from mop.handwritten import AUTHOR
 from mop.mixture import Mixture
 from mop.report.texts import cut
 
@@ -27,14 +28,26 @@ _NAMES = {
     "run": "Run in the ledger",
 }
 
+#: What differs where people wrote the prompts; what has no name there is left out.
+_HANDWRITTEN = {
+    "created": "Made at",
+    "method": "Prompts",
+    "train": "Examples",
+    "validation": "",
+    "calls": "",
+    "data_sha256": "SHA-256 of the file's content",
+    "source": "File of prompts",
+}
+
 
 def facts(mixture: Mixture, sha256: str | None) -> tuple[tuple[str, str], ...]:
     """Return what is known of the file, name by name; ``sha256`` is that of its bytes."""
     origin = mixture.provenance
+    names = _NAMES | _HANDWRITTEN if origin.get("method") == AUTHOR else _NAMES
     found = [
         (name, str(origin[key]) if key == "seed" else _value(origin[key]))
-        for key, name in _NAMES.items()
-        if origin.get(key) is not None
+        for key, name in names.items()
+        if origin.get(key) is not None and name
     ]
     found += [
         ("Metric", mixture.metric),
@@ -85,6 +98,13 @@ def learn_again(mixture: Mixture) -> str | None:
     if settings.get("refit") is True:
         words.append("--refit")
     return shlex.join(words)
+
+
+def import_again(mixture: Mixture) -> str:
+    """Return the command that makes a mixture of hand-written prompts again."""
+    source = mixture.provenance.get("source")
+    name = source if isinstance(source, str) and source else "PROMPTS"
+    return shlex.join(["mop", "import", cut(name, 300)])
 
 
 def _value(value: object) -> str:

@@ -123,6 +123,7 @@ def _render(view: MixtureView, facts: Facts, measured: Measured | None, detail: 
         "courses": [drawn for size in spending.SIZES if (drawn := spending.course(facts.paid or (), size)) is not None],
         "origin": origin.facts(mixture, facts.sha256),
         "learn_again": origin.learn_again(mixture),
+        "import_again": origin.import_again(mixture),
     }
     return _environment().get_template("report.html").render(context)
 

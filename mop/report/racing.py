@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ _RACES = (
     ("layouts", "Layouts", "Numbers of experts and ways to choose their demos, under the winning instruction."),
 )
 _MOST = 60
+#: Regions side by side that fit on paper.
+_MOST_ABREAST = 24
 #: Fewer candidates than this have no rank correlation worth a number.
 _FEWEST_RANKED = 3
 
@@ -64,6 +67,17 @@ class Heat:
 
     columns: tuple[int, ...]
     rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+
+    @property
+    def parts(self) -> tuple[Heat, ...]:
+        """The same scores in parts that are each as wide as a sheet of paper, or narrower."""
+        count = max(1, -(-len(self.columns) // _MOST_ABREAST))
+        # Of about the same width: a last part of one column would look like a mistake.
+        ends = [len(self.columns) * part // count for part in range(count + 1)]
+        return tuple(
+            Heat(self.columns[low:high], tuple((name, cells[low:high]) for name, cells in self.rows))
+            for low, high in pairwise(ends)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ class Loader:
         learned_decoding: Whether what a caller leaves open is set as it was when the mixture was learned.
         embedded: Gives the address of an embedded model, started if it doesn't run; by default it is a server of this
             process.
+        encoder: Gives the encoder that a mixture's file names; by default it is loaded. It is checked in any case.
     """
 
     def __init__(
@@ -102,11 +103,13 @@ class Loader:
         caller_system: CallerSystem = "after",
         learned_decoding: bool = True,
         embedded: Callable[[str], str] | None = None,
+        encoder: Callable[[EncoderRecord], Encoder] | None = None,
     ) -> None:
         self._base_url, self._model = base_url, model
         self._limits = limits or Limits()
         self._caller_system, self._learned_decoding = caller_system, learned_decoding
         self._embedded_address = embedded or _own_server
+        self._encoder_of = encoder or _recorded_encoder
         self._batchers: dict[str, EncodeBatcher] = {}
         self._upstreams: dict[str, Upstream] = {}
 
@@ -143,7 +146,7 @@ class Loader:
         # An encoder that was fitted is another one in every mixture.
         name = record.name if record.state is None else record.identity
         if name not in self._batchers:
-            encoder = resolve_recorded_encoder(record.name, state=record.state)
+            encoder = self._encoder_of(record)
             if name.startswith(ENDPOINT):
                 batcher = EncodeBatcher(encoder, threads=_ENDPOINT_THREADS)
             else:
@@ -169,6 +172,10 @@ class Loader:
             # One call at a time: a slot has the cached prefixes to itself.
             self._upstreams[model] = Upstream(start=start, limits=self._limits, concurrency=1)
         return self._upstreams[model]
+
+
+def _recorded_encoder(record: EncoderRecord) -> Encoder:
+    return resolve_recorded_encoder(record.name, state=record.state)
 
 
 def _own_server(model: str) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
+from mop.embeddings.encoders import Encoder
 from mop.encoding import LOOPBACK
 from mop.errors import SettingsError
+from mop.mixture import EncoderRecord
 from mop.serve.app import create_app
 from mop.serve.connection import bounded
 from mop.serve.keys import read_keys
@@ -72,10 +74,15 @@ def cards(app: Starlette) -> list[Card]:
     return [Card(one.name, len(one.mixture), one.style.model, str(one.upstream)) for one in app.state.gateway.registry]
 
 
-def make_app(plan: Plan, embedded: Callable[[str], str] | None = None) -> Starlette:
+def make_app(
+    plan: Plan,
+    embedded: Callable[[str], str] | None = None,
+    encoder: Callable[[EncoderRecord], Encoder] | None = None,
+) -> Starlette:
     """Return the application of a plan: mixtures loaded and checked. Raises what `Loader.load` raises.
 
-    ``embedded`` gives the address of an embedded model, if another process runs it.
+    ``embedded`` gives the address of an embedded model, if another process runs it; ``encoder`` gives the encoder of a
+    mixture, if it is at hand already.
     """
     sources = [Source.of(text) for text in plan.mixtures]
     keys = None if plan.keys is None else Path(plan.keys)
@@ -87,6 +94,7 @@ def make_app(plan: Plan, embedded: Callable[[str], str] | None = None) -> Starle
         caller_system=plan.caller_system,
         learned_decoding=plan.learned_decoding,
         embedded=embedded,
+        encoder=encoder,
     )
     watch = Watch(
         sources,

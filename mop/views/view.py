@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from mop.embeddings.region_map import draw_map
+from mop.handwritten import AUTHOR
 from mop.mixture import Expert, Mixture
 from mop.prompts import Prompt
 from mop.views.picture import Picture
@@ -92,6 +93,11 @@ class MixtureView:
         return ExpertView(number, expert, words_of(expert, _WORDS) or "(no words)", colour, shape)
 
     @property
+    def handwritten(self) -> bool:
+        """Whether people wrote its prompts, so that no search and no measurement stands behind it."""
+        return self.mixture.provenance.get("method") == AUTHOR
+
+    @property
     def gain_reach(self) -> float:
         """The largest gain or loss that a listed interval reaches; never 0."""
         ends = [max(abs(one.expert.gain_low), abs(one.expert.gain_high)) for one in self.experts if one.compared]
@@ -100,7 +106,14 @@ class MixtureView:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether it helped, by what the file says."""
-        return _verdict(self.mixture)
+        return _UNMEASURED if self.handwritten else _verdict(self.mixture)
+
+
+_UNMEASURED = Verdict(
+    "Not measured",
+    "People wrote these prompts, no search learned them, and nothing says yet whether they are better than one prompt.",
+    "With labelled examples, mop report MIXTURE DATA measures it.",
+)
 
 
 def words_of(expert: Expert, most: int) -> str:

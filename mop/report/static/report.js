@@ -34,7 +34,7 @@ if (map) {
     }
     for (const ring of rings) ring.classList.toggle("chosen", choice.value !== "" && ring.dataset.region === choice.value);
     for (const box of boxes) box.closest("label").classList.toggle("off", !box.checked);
-    count.textContent = `${shown} of ${dots.length} shown`;
+    count.textContent = dots.length ? `${shown} of ${dots.length} shown` : "";
     if (held?.hasAttribute("hidden")) hold(null);
   };
 
