@@ -34,9 +34,8 @@ from mop.students.stages import Row, read_rows, row_id, write_rows
 from mop.students.trainer import Step
 from mop.students.training import prepare
 
-ITEMS = [*TEST, *FOREIGN]
-#: Seed of the roles dealt out anew: the same ones for every student, so that only training differs between seeds.
-_DEALT = 0
+#: Questions that are answered at a time; weights are read once for all of them.
+_BATCH = 64
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="local/qwen2.5-coder-0.5b-instruct")
     parser.add_argument("--encoder", default="local/all-minilm-l6-v2")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--small", action="store_true", help="two epochs")
+    parser.add_argument("--small", action="store_true", help="two epochs, fewer questions of each domain")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--role-line", default="bracket")
@@ -55,34 +54,39 @@ def main(arguments: list[str] | None = None) -> None:
     if options.seeds < 1:
         parser.error("--seeds must be 1 or more")
     epochs = options.epochs or (2 if options.small else 5)
+    train, items = TRAIN, [*TEST, *FOREIGN]
+    if options.small:
+        train, items = of_each(TRAIN, 6), [*of_each(TEST, 3), *of_each(FOREIGN, 4)]
     said: dict[str, list[list[Row]]] = {}
     losses: dict[str, list[list[float]]] = {}
     place = options.out / "base.jsonl"
-    said["base"] = [known_or_asked(place, options.model, options.max_tokens, options.dtype)]
+    said["base"] = [known_or_asked(place, items, options)]
     # Seed by seed, so that an unfinished run compares all students too.
     for seed in range(options.seeds):
         for arm in TAUGHT:
-            rows, curve = one_student(arm, seed, epochs, options)
+            rows, curve = one_student(arm, seed, epochs, train, items, options)
             said.setdefault(arm, []).append(rows)
             losses.setdefault(arm, []).append(curve)
         found = {
             "model": options.model,
-            "sizes": {"train": len(TRAIN), "test": len(TEST), "foreign": len(FOREIGN), "epochs": epochs},
+            "sizes": {"train": len(train), "test": len(items), "epochs": epochs},
             "seeds": seed + 1,
             "dtype": options.dtype,
             "role_line": options.role_line,
             "loss": losses,
-            **summary(ITEMS, said, resolve_encoder(options.encoder)),
+            **summary(items, said, resolve_encoder(options.encoder)),
         }
         (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(markdown(found), flush=True)
 
 
-def one_student(arm: str, seed: int, epochs: int, options: argparse.Namespace) -> tuple[list[Row], list[float]]:
+def one_student(
+    arm: str, seed: int, epochs: int, train: Sequence[Item], items: Sequence[Item], options: argparse.Namespace
+) -> tuple[list[Row], list[float]]:
     """Train one student and have it answer, unless both are done; return its rows and the losses of its steps.
 
-    A row has ``way`` (``own`` words before the answer, ``again`` the same put into its mouth, ``swapped`` another
-    question's, ``removed``), ``question``, ``written``, ``role`` and ``answer``.
+    A row has ``way`` (``own`` words before the answer, ``swapped`` for another question's, or ``removed``: those for
+    nobody), ``question``, ``written``, ``role`` and ``answer``.
     """
     folder = options.out / f"seed_{seed}" / arm.replace(" ", "_")
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,7 @@ def one_student(arm: str, seed: int, epochs: int, options: argparse.Namespace) -
         return known, _losses(folder)
     data = folder.with_suffix(".jsonl")
     given = TAUGHT[arm]
-    write_conversations(data, TRAIN, given(TRAIN) if given else None)
+    write_conversations(data, train, given(train) if given else None)
     line = role_line(options.role_line)
     # One set of hyper-parameters for all, those of Self-Prompt Tuning for a model of this size.
     recipe = get_recipe("self-prompt")
@@ -105,50 +109,60 @@ def one_student(arm: str, seed: int, epochs: int, options: argparse.Namespace) -
     say(f"seed {seed}: {arm}: {prepared.tokens} tokens to learn, {len(prepared.batches)} steps")
     trained = prepared.train(folder, _told(f"seed {seed}: {arm}"))
     opened = OpenStudent(trained.student, {}, line if given else None)
-    rows = answers(opened, arm, options.max_tokens)
+    rows = answers(opened, arm, items, options.max_tokens)
     write_rows(place, rows)
     say(f"seed {seed}: {arm}: {len(rows)} answers")
     return rows, _losses(folder)
 
 
-def answers(opened: OpenStudent, arm: str, max_tokens: int) -> list[Row]:
-    """Return what a student says to all questions, in all ways that make sense for it."""
-    asked = [[{"role": "user", "content": one.question}] for one in ITEMS]
-    own = opened.answer(asked, max_tokens=max_tokens)
-    rows = [_row("own", item, one.written, one.role, one.answer) for item, one in zip(ITEMS, own, strict=True)]
+def answers(opened: OpenStudent, arm: str, items: Sequence[Item], max_tokens: int) -> list[Row]:
+    """Return what a student says to all questions, in all ways that make sense for it. Decoding is greedy."""
+    asked = [[{"role": "user", "content": one.question}] for one in items]
+    own = opened.answer(asked, max_tokens=max_tokens, batch=_BATCH)
+    rows = [_row("own", item, one.written, one.role, one.answer) for item, one in zip(items, own, strict=True)]
+    say(f"{arm}: own words")
     if arm not in ("self-prompt", "shuffled roles"):
         return rows
     roles = [one.role for one in own]
     # Half the way round: questions of the known domains get roles from foreign ones, and the reverse.
     half = len(roles) // 2
-    others = roles[half:] + roles[:half]
-    ways: dict[str, list[str | None]] = {"swapped": others, "removed": [None] * len(roles)}
-    if arm == "self-prompt":
-        ways["again"] = roles  # by how much answers change when nothing does
+    ways: dict[str, list[str | None]] = {"swapped": roles[half:] + roles[:half], "removed": [None] * len(roles)}
     for way, given in ways.items():
         places = [
             place
             for place, (role, other) in enumerate(zip(roles, given, strict=True))
-            if role is not None and _fits(opened, other) and (way == "again" or other != role)
+            if role is not None and other != role and (way == "removed" or other is not None) and _fits(opened, other)
         ]
         found = opened.answer(
-            [asked[place] for place in places], max_tokens=max_tokens, roles=[given[place] for place in places]
+            [asked[place] for place in places],
+            max_tokens=max_tokens,
+            roles=[given[place] for place in places],
+            batch=_BATCH,
         )
         rows += [
-            _row(way, ITEMS[place], True, given[place], one.answer) for place, one in zip(places, found, strict=True)
+            _row(way, items[place], True, given[place], one.answer) for place, one in zip(places, found, strict=True)
         ]
+        say(f"{arm}: {way}")
     return rows
 
 
-def known_or_asked(place: Path, model: str, max_tokens: int, dtype: str) -> list[Row]:
+def of_each(items: Sequence[Item], count: int) -> list[Item]:
+    """Return the first ``count`` items of each domain."""
+    found: dict[str, list[Item]] = {}
+    for one in items:
+        found.setdefault(one.domain, []).append(one)
+    return [one for rows in found.values() for one in rows[:count]]
+
+
+def known_or_asked(place: Path, items: Sequence[Item], options: argparse.Namespace) -> list[Row]:
     """Return the answers of the model itself, asked the bare questions."""
     known = list(read_rows(place).values())
     if known:
         return known
-    student: Student = load(model, dtype=dtype)
-    prompts = [prompt_ids(student.tokenizer, [{"role": "user", "content": one.question}]) for one in ITEMS]
-    found = write(student, prompts, max_tokens=max_tokens)
-    rows = [_row("own", item, False, None, one.text) for item, one in zip(ITEMS, found, strict=True)]
+    student: Student = load(options.model, dtype=options.dtype)
+    prompts = [prompt_ids(student.tokenizer, [{"role": "user", "content": one.question}]) for one in items]
+    found = write(student, prompts, max_tokens=options.max_tokens, batch=_BATCH)
+    rows = [_row("own", item, False, None, one.text) for item, one in zip(items, found, strict=True)]
     write_rows(place, rows)
     say(f"base: {len(rows)} answers")
     return rows

@@ -153,7 +153,7 @@ def _interval(values: Sequence[float]) -> dict[str, float] | None:
     """Return the mean of shares, or of cosines, with its 95 % interval."""
     if not values:
         return None
-    if 0 <= min(values) and max(values) <= 1:
+    if min(values) >= 0 and max(values) <= 1:
         interval = proportion_interval(values)
         return {"mean": float(np.mean(values)), "low": interval.low, "high": interval.high, "n": len(values)}
     gap = paired_difference(values, np.zeros(len(values)))

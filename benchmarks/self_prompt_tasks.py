@@ -158,13 +158,9 @@ _FOREIGN: dict[str, list[tuple[str, tuple[str, ...]]]] = {
     ],
 }
 #: Words that say nothing of any question.
-_FILLER = (
-    "here are some words that stand before the one that was asked for and they say nothing more at all of it"
-).split()
+_FILLER = "here are some words that stand before the one that was asked for and they say nothing more at all of it"
 
-TRAIN = [
-    Item(question, (answer,), domain, role) for domain, rows in _TRAIN.items() for question, role, answer in rows
-]
+TRAIN = [Item(question, (answer,), domain, role) for domain, rows in _TRAIN.items() for question, role, answer in rows]
 TEST = [Item(question, answers, domain) for domain, rows in _TEST.items() for question, answers in rows]
 FOREIGN = [Item(question, answers, domain) for domain, rows in _FOREIGN.items() for question, answers in rows]
 
@@ -201,7 +197,7 @@ def shuffled_roles(items: Sequence[Item], seed: int = 0) -> list[str | None]:
 
 def filler(items: Sequence[Item]) -> list[str | None]:
     """Return for each item as many words as its role has, which say nothing."""
-    return [" ".join(_FILLER[: len(one.role.split())]) for one in items]
+    return [" ".join(_FILLER.split()[: len(one.role.split())]) for one in items]
 
 
 #: What each trained arm has before its answers; None for nothing.

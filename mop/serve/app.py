@@ -38,7 +38,6 @@ from mop.serve.keys import KeyRing
 from mop.serve.limits import Limits
 from mop.serve.metrics import CONTENT_TYPE, Metrics
 from mop.serve.parsing import RouteOn, parse_routing
-from mop.serve.problems import Problem
 from mop.serve.registry import Served
 
 #: A coroutine that runs beside the server until it ends, such as a watch on files.

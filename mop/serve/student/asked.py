@@ -67,9 +67,7 @@ def read_chat(raw: bytes, *, most_tokens: int) -> Asked:
     for name, harmless in _REFUSED.items():
         value = fields.get(name)
         if value is not None and (isinstance(value, bool), value) not in [(isinstance(x, bool), x) for x in harmless]:
-            raise Problem(
-                400, "unsupported_parameter", f"A student has no {name}; leave the field out.", param=name
-            )
+            raise Problem(400, "unsupported_parameter", f"A student has no {name}; leave the field out.", param=name)
     options = fields.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise invalid("stream_options", "stream_options isn't an object; send one with include_usage, or none.")
