@@ -363,7 +363,7 @@ def test_the_command_serves_a_folder_and_ends_on_ctrl_c(tmp_path: Path, tiny_mod
             adapter = {_ask(asking, query, max_tokens=2).model_extra["mop"]["adapter"] for query in QUERIES}
             assert adapter == {True, False}
             process.send_signal(signal.SIGINT)
-            _, rest = process.communicate(timeout=60)
+            _, rest = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 130
