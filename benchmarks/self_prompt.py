@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--small", action="store_true", help="two epochs, fewer questions of each domain")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", type=int, help="train this seed's students and end, beside other processes")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--role-line", default="bracket")
     parser.add_argument("--max-tokens", type=int, default=24)
@@ -61,6 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     losses: dict[str, list[list[float]]] = {}
     place = options.out / "base.jsonl"
     said["base"] = [known_or_asked(place, items, options)]
+    if options.only is not None:
+        for arm in TAUGHT:
+            one_student(arm, options.only, epochs, train, items, options)
+        return
     # Seed by seed, so that an unfinished run compares all students too.
     for seed in range(options.seeds):
         for arm in TAUGHT:

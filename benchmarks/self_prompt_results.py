@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 Said = Mapping[str, Sequence[Sequence[Row]]]
 Scores = dict[str, float]
 PARTS = {"all": (*TEST, *FOREIGN), "known domains": tuple(TEST), "foreign domains": tuple(FOREIGN)}
+#: Arms whose words before the answer are roles.
+ROLES = ("self-prompt", "shuffled roles")
 OPPONENTS = ("base", "plain answers", "filler", "shuffled roles")
 
 
 def summary(items: Sequence[Item], said: Said, encoder: Encoder) -> dict[str, Any]:
     """Return what was measured of each arm, the differences to self-prompt, and answers of the first seed to read."""
     asked = {one.question: one for one in items}
-    arms = {name: _arm(asked, runs, encoder) for name, runs in said.items()}
+    fit = {name: _fits(asked, said[name], encoder) for name in ROLES}
+    arms = {name: _arm(asked, runs, list(fit.get(name, {}).values())) for name, runs in said.items()}
     right_of = {name: _averaged(runs, "own", _is_right(asked)) for name, runs in said.items()}
     swapped = _averaged(said["self-prompt"], "swapped", _is_right(asked))
     removed = _averaged(said["self-prompt"], "removed", _is_right(asked))
@@ -38,7 +41,6 @@ def summary(items: Sequence[Item], said: Said, encoder: Encoder) -> dict[str, An
     }
     found["self-prompt: own minus swapped role"] = _gaps(right_of["self-prompt"], swapped)
     found["self-prompt: own minus no role"] = _gaps(right_of["self-prompt"], removed)
-    fit = {name: _fits(asked, said[name], encoder) for name in ("self-prompt", "shuffled roles")}
     found["fit: self-prompt minus shuffled roles"] = _gaps(fit["self-prompt"], fit["shuffled roles"])
     shown = [
         {"question": row["question"], "role": row["role"], "answer": row["answer"]}
@@ -51,9 +53,9 @@ def summary(items: Sequence[Item], said: Said, encoder: Encoder) -> dict[str, An
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the table of arms and the list of differences."""
     lines = [
-        "| arm | right, known domains | right, foreign domains | role line written | nearer to its question than to"
+        "| arm | right, known domains | right, foreign domains | role line written | different ones | nearer to its question than to"
         " others | other answer under a swapped role | under none | words |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, arm in found["arms"].items():
         cells = [
@@ -61,6 +63,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             _shown(arm["right"]["known domains"]),
             _shown(arm["right"]["foreign domains"]),
             "–" if arm["written"] is None else f"{arm['written']:.2f}",
+            "–" if arm["written"] is None else f"{arm['roles']:.0f}",
             _shown(arm["fit"]),
             _shown(arm["changed"].get("swapped")),
             _shown(arm["changed"].get("removed")),
@@ -74,7 +77,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _arm(asked: Mapping[str, Item], runs: Sequence[Sequence[Row]], encoder: Encoder) -> dict[str, Any]:
+def _arm(asked: Mapping[str, Item], runs: Sequence[Sequence[Row]], fit: Sequence[float]) -> dict[str, Any]:
     own = [row for run in runs for row in run if row["way"] == "own"]
     scores = _averaged(runs, "own", _is_right(asked))
     ways = sorted({row["way"] for run in runs for row in run} - {"own"})
@@ -83,8 +86,10 @@ def _arm(asked: Mapping[str, Item], runs: Sequence[Sequence[Row]], encoder: Enco
         "right": {part: _interval(_of(scores, part)) for part in PARTS},
         "words": float(np.mean([len(row["answer"].split()) for row in own])),
         "written": float(np.mean([row["written"] for row in own])) if wrote else None,
-        "roles": len({row["role"] for row in own if row["role"]}),
-        "fit": _interval(list(_fits(asked, runs, encoder).values())) if wrote else None,
+        "roles": float(
+            np.mean([len({row["role"] for row in run if row["way"] == "own" and row["role"]}) for run in runs])
+        ),
+        "fit": _interval(fit),
         "changed": {way: _interval(list(_changes(runs, way).values())) for way in ways},
         "right_under": {way: _interval(list(_averaged(runs, way, _is_right(asked)).values())) for way in ways},
     }
