@@ -52,11 +52,9 @@ def summary(items: Sequence[Item], said: Said, encoder: Encoder) -> dict[str, An
 
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the table of arms and the list of differences."""
-    lines = [
-        "| arm | right, known domains | right, foreign domains | role line written | different ones | nearer to its question than to"
-        " others | other answer under a swapped role | under none | words |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = ["arm", "right, known domains", "right, foreign domains", "role line written", "different ones"]
+    heads += ["nearer to its question than to others", "other answer under a swapped role", "under none", "words"]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for name, arm in found["arms"].items():
         cells = [
             name,
