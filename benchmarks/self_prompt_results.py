@@ -71,7 +71,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines.append("")
     for name, parts in found["differences"].items():
         shown = ", ".join(f"{part} {_signed(one)}" for part, one in parts.items() if one)
-        lines.append(f"- {name}: {shown}")
+        lines.append(f"- {name}: {shown or '–'}")
     return "\n".join(lines)
 
 
