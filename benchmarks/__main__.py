@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
+from benchmarks.arguments import at_least, listed
 from benchmarks.cells import Place
 from benchmarks.grid import Workers, describe, plan_cells, run_grid
 from benchmarks.plotting import FORMATS
@@ -29,7 +29,6 @@ from mop.errors import DataError, MopError, SettingsError
 from mop.search.ablations import CHOICES
 from mop.search.methods import METHODS
 
-Value = TypeVar("Value")
 #: What each part that can be exchanged is.
 HELP = {
     "assignment": "how demos come to experts",
@@ -106,7 +105,7 @@ def report_command(given: argparse.Namespace) -> int:
     records, failed = Results(path).read(), Results(path).failed()
     if not records and not failed:
         raise DataError(f"There are no results in {path}; run `python -m benchmarks run` first.")
-    text = table(records.values(), given.table) if given.table else report(records.values(), failed)
+    text = table(records.values(), given.table, failed) if given.table else report(records.values(), failed)
     if given.out is None:
         sys.stdout.write(text)
         return 0
@@ -126,11 +125,15 @@ def report_command(given: argparse.Namespace) -> int:
 
 def quote_command(given: argparse.Namespace) -> int:
     def made_by(words: list[str]) -> str:
-        asked = _parser().parse_args(words)
-        records = Results(Path(asked.results)).read()
-        if not records:
+        try:
+            asked = _parser().parse_args(words)
+        except SystemExit as error:
+            raise DataError(f"{' '.join(words)!r} makes no table; what it lacks is said above.") from error
+        results = Results(Path(asked.results))
+        records, failed = results.read(), results.failed()
+        if not records and not failed:
             raise DataError(f"There are no results in {asked.results}.")
-        return table(records.values(), asked.table)
+        return table(records.values(), asked.table, failed)
 
     changed = [path for path in given.files if quote_in(Path(path), made_by, write=not given.check)]
     for path in changed:
@@ -196,17 +199,6 @@ def sweep_command(given: argparse.Namespace) -> int:
     return 0
 
 
-def _listed(read: Callable[[str], Value]) -> Callable[[str], list[Value]]:
-    def parse(text: str) -> list[Value]:
-        values = [read(part.strip()) for part in text.split(",") if part.strip()]
-        if not values:
-            raise ValueError(text)
-        return list(dict.fromkeys(values))
-
-    parse.__name__ = "list"  # argparse names it in its message
-    return parse
-
-
 def _numbers(text: str) -> list[int]:
     from benchmarks.sweep import numbers
 
@@ -221,9 +213,9 @@ def _parser() -> argparse.ArgumentParser:
     grid = commands.add_parser("run", help="run every method on every task under every seed")
     grid.set_defaults(command=run_command)
     grid.add_argument("--data", required=True, help="data folder, or the folder of one benchmark")
-    grid.add_argument("--tasks", required=True, type=_listed(str), help="names or patterns: antonyms,bbh/*")
-    grid.add_argument("--methods", required=True, type=_listed(str), help=", ".join(METHODS))
-    grid.add_argument("--seeds", default=[0], type=_listed(int), help="such as 0,1,2 [0]")
+    grid.add_argument("--tasks", required=True, type=listed(str), help="names or patterns: antonyms,bbh/*")
+    grid.add_argument("--methods", required=True, type=listed(str), help=", ".join(METHODS))
+    grid.add_argument("--seeds", default=[0], type=listed(int), help="such as 0,1,2 [0]")
     grid.add_argument("--out", required=True, help="result file; finished cells in it are not run again")
     grid.add_argument("--budget", help="calls (600), '200k tokens' or '2 USD' for each search")
     grid.add_argument("--model")
@@ -237,21 +229,21 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--white-box", help="for instructzero: local model that writes instructions")
     grid.add_argument("--max-demos", type=int)
     grid.add_argument("--prompt-tokens", type=int)
-    grid.add_argument("--test", type=int, help="most test examples [100]")
+    grid.add_argument("--test", type=at_least(1), help="most test examples [100]")
     parts = grid.add_argument_group("ablations", "parts of mop and mop-paper that can be exchanged")
     for name, choices in {**CHOICES, "routing": ROUTINGS}.items():
         parts.add_argument(f"--{name}", choices=choices, help=f"{HELP[name]}: {', '.join(choices)}", metavar="NAME")
     grid.add_argument(
         "--bounds",
-        type=int,
+        type=at_least(0),
         default=BOUNDS,
         help=f"test examples on which every expert is asked, to bound what routing can give; 0 for none [{BOUNDS}]",
     )
     grid.add_argument("--allow-code", action="store_true", help="run what the model writes, in a sandbox (code/*)")
     grid.add_argument("--ledger", help="file or URL of the ledger [beside the result file]")
     grid.add_argument("--mixtures", help="folder that keeps the learned mixtures")
-    grid.add_argument("--concurrency", type=int, help="most calls in flight to an endpoint, for each process")
-    grid.add_argument("--jobs", type=int, default=1, help="processes on this machine [1]")
+    grid.add_argument("--concurrency", type=at_least(1), help="most calls in flight to an endpoint, for each process")
+    grid.add_argument("--jobs", type=at_least(1), default=1, help="processes on this machine [1]")
     grid.add_argument("--backend", choices=("local", "dask"), default="local")
     grid.add_argument("--scheduler", help="address of the Dask scheduler")
     tables = commands.add_parser("report", help="make the tables")
@@ -268,13 +260,13 @@ def _parser() -> argparse.ArgumentParser:
     figures.set_defaults(command=figures_command)
     figures.add_argument("mixture", help="a file of --mixtures")
     figures.add_argument("--seed", type=int, help="of the splits [the mixture's]")
-    figures.add_argument("--validation", type=int, default=60, help="most validation examples for ranks [60]")
+    figures.add_argument("--validation", type=at_least(1), default=60, help="most validation examples for ranks [60]")
     figures.add_argument("--ledger", help="file or URL of the ledger [your own]")
     sweep = commands.add_parser("sweep", help="one method with 2, 3, … experts or several encoders, measured")
     sweep.set_defaults(command=sweep_command)
     sweep.add_argument("--method", default="mop-paper", help="a method that learns several experts [mop-paper]")
     sweep.add_argument("--experts", type=_numbers, help="such as 2..16 or 2,4,8")
-    sweep.add_argument("--encoders", type=_listed(str), help="names of encoders, tfidf among them")
+    sweep.add_argument("--encoders", type=listed(str), help="names of encoders, tfidf among them")
     sweep.add_argument("--seed", type=int, default=0)
     sweep.add_argument("--budget", help="as for run")
     sweep.add_argument("--model")
@@ -282,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--data", required=True, help="data folder, or the folder of one benchmark")
         one.add_argument("--task", required=True)
         one.add_argument("--out", required=True, help="folder for numbers and pictures")
-        one.add_argument("--test", type=int, help="most test examples [100]")
+        one.add_argument("--test", type=at_least(1), help="most test examples [100]")
         one.add_argument("--base-url")
         one.add_argument("--allow-code", action="store_true")
         one.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the pictures [svg]")

@@ -13,6 +13,8 @@ from mop.errors import DataError
 from mop.stats import Interval, paired_difference
 
 Record = Mapping[str, Any]
+#: Means of scores are sums of at most some thousand numbers; they differ by less than this by rounding alone.
+ROUNDING = 1e-9
 Scores = Mapping[str, Mapping[str, Mapping[int, Record]]]
 
 
@@ -62,7 +64,8 @@ def compare(scores: Scores, first: str, second: str) -> Pair | None:
         a, b = mean_by_input(ours), mean_by_input(theirs)
         difference = mean_over_seeds(ours) - mean_over_seeds(theirs)
         paired = paired_difference([a[name] for name in a], [b[name] for name in a])
-        tied = abs(difference) < 0.5 / max(len(record["scores"]) for record in ours)
+        # Half an example exactly is no tie, whichever way sums of decimal fractions are rounded.
+        tied = abs(difference) < 0.5 / max(len(record["scores"]) for record in ours) - ROUNDING
         outcomes.append(0.5 if tied else float(difference > 0))
         differences.append(difference)
         sure.append((paired.low > 0) - (paired.high < 0))

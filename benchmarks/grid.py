@@ -20,9 +20,10 @@ from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.splitting import sizes_of
 from benchmarks.tasks import CODE, choose_tasks, load_task
-from mop.errors import ModelUnavailable, MopError, SettingsError
+from mop.errors import BudgetExceeded, ModelUnavailable, MopError, SettingsError
 from mop.search.ablations import Ablations
 from mop.search.methods import DEFAULT_METHOD, PARTICULAR, get_method
+from mop.search.plan import MIN_CALLS
 from mop.settings import make_settings
 
 
@@ -59,11 +60,20 @@ def plan_cells(
     An option that a method doesn't heed, such as the number of experts, is no part of its cells; nor is one of the
     ``parts`` (`mop.search.ablations`, and ``routing``) that a method doesn't have, or has anyway.
 
-    Raises SettingsError or DataError for a task, method or option that can't be used, before anything is run.
+    Raises SettingsError, DataError or BudgetExceeded for a task, method or option that can't be used, before anything
+    is run.
     """
+    if test is not None and test < 1:
+        raise SettingsError(f"{test} test examples test nothing; give at least 1.")
+    if bounds < 0:
+        raise SettingsError(f"bounds is {bounds}; expected a number of test examples, 0 for none.")
     for method in methods:
         get_method(method)
     given = _named(options)
+    if (budget := given.get("budget", MIN_CALLS)) < MIN_CALLS:
+        raise BudgetExceeded(
+            f"A budget of {budget} model calls is too small to compare prompts; give at least {MIN_CALLS}."
+        )
     exchanged = _exchanged(parts or {}, given)
     cells = []
     for task in choose_tasks(data, tasks):

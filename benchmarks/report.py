@@ -90,9 +90,9 @@ def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:
     return "\n".join(["# Results of the grid\n", EXPLANATION, *sections])
 
 
-def table(records: Iterable[Record], kind: str) -> str:
+def table(records: Iterable[Record], kind: str, failed: Iterable[Record] = ()) -> str:
     """Return one kind of table (`KINDS`) alone, for other texts to quote; with its condition if there are several."""
-    conditions = by_condition(list(records))
+    conditions = by_condition([*records, *failed])
     parts = []
     for name in sorted(conditions):
         made = _tables(Section.of(conditions[name])).get(kind)

@@ -61,8 +61,9 @@ def split_task(task: Task, seed: int, sizes: Sizes) -> Splits:
     train, validation = half[: sizes.cut], rest[: min(sizes.validation, 4 * len(half))]
     if not (train and validation and tested):
         raise DataError(
-            f"{task.id} has {len(task.pool)} rows to learn from and {len(task.test)} to test on; "
-            "that is too few for demos, validation and test."
+            f"{task.id} has {len(task.pool)} rows to learn from and {len(task.test)} to test on. Each input once, none "
+            f"of them in two splits and rows of one meta.id together leaves {len(pool)} and {len(tested)}; that is too "
+            "few for demos, validation and test."
         )
     return Splits(_examples(train, "train"), _examples(validation, "validation"), _examples(tested, "test"))
 

@@ -176,10 +176,15 @@ def _read(path: Path) -> tuple[list[Row], bytes]:
     examples = read_examples(path)
     raw = path.read_bytes()
     content = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-    records = [json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+    try:
+        records = [json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+    except ValueError as error:
+        raise DataError(f"{path} must hold JSON lines, plain or gzipped ({error}).") from error
     rows = []
     for number, (example, record) in enumerate(zip(examples, records, strict=True)):
         meta = record.get("meta") or {}
+        if not isinstance(meta, dict):
+            raise DataError(f'{path}, row {number + 1}: "meta" must be an object, such as {{"id": 17}}.')
         group = f"{path.name}:{meta.get('id', f'row {number}')}"
         rows.append(Row(example, group, str(meta.get("solution", "")).strip(), _tests_in(meta, example.input)))
     return rows, content

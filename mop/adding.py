@@ -21,6 +21,7 @@ from mop.connect import require_endpoint
 from mop.data.normal_form import normal_form
 from mop.errors import DataError
 from mop.examples import Example
+from mop.familiar import held
 from mop.lm.caps import Caps
 from mop.metrics import get_metric
 from mop.mixture import Mixture
@@ -89,9 +90,7 @@ class Planned:
 
 def screen(mixture: Mixture, examples: Sequence[Example]) -> Screened:
     """Tell new examples from those that the mixture shows, can retrieve, or was just given."""
-    pool = () if mixture.retrieval is None else mixture.retrieval.demos
-    shown = [demo for prompt in (mixture.generalist, *(one.prompt for one in mixture.experts)) for demo in prompt.demos]
-    known = {normal_form(demo.input): demo.output for demo in (*shown, *pool)}
+    known = held(mixture)
     new: list[Example] = []
     duplicates: list[Example] = []
     conflicts: list[Conflict] = []

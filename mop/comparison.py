@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -13,6 +14,7 @@ from mop.limits import Limits
 from mop.matching import matched, one_space_of
 from mop.mixture import Mixture
 from mop.prompts import Demo, Prompt
+from mop.retrieval import Retrieval
 
 #: Numbers of an expert that are compared.
 _FIGURES = ("size", "validation", "score", "generalist_score", "gain", "gain_low", "gain_high", "fallback")
@@ -100,15 +102,14 @@ def compare(before: Mixture, after: Mixture) -> Comparison:
     one_space = one_space_of(before, after)
     pairs = matched(before, after, one_space=one_space)
     experts = tuple(_expert_change(before, after, *pair, one_space=one_space) for pair in pairs)
-    first = set() if before.retrieval is None else {(demo.input, demo.output) for demo in before.retrieval.demos}
-    second = set() if after.retrieval is None else {(demo.input, demo.output) for demo in after.retrieval.demos}
+    first, second = (Counter(() if one.retrieval is None else one.retrieval.demos) for one in (before, after))
     return Comparison(
         settings=_settings(before, after),
         generalist=_prompt_change(before.generalist, after.generalist),
         experts=experts,
         added=tuple(sorted(set(range(len(after))) - {pair[1] for pair in pairs})),
         removed=tuple(sorted(set(range(len(before))) - {pair[0] for pair in pairs})),
-        retrieval=(len(second - first), len(first - second)),
+        retrieval=((second - first).total(), (first - second).total()),
         vectors=_vectors(before, after),
     )
 
@@ -189,26 +190,29 @@ def _expert_change(before: Mixture, after: Mixture, first: int, second: int, *, 
 
 
 def _prompt_change(before: Prompt, after: Prompt) -> PromptChange:
-    first, second = set(before.demos), set(after.demos)
+    # Counted, because a prompt can show one demo twice.
+    first, second = Counter(before.demos), Counter(after.demos)
     return PromptChange(
         instruction=(before.instruction, after.instruction) if before.instruction != after.instruction else None,
         layout=(before.layout, after.layout) if before.layout != after.layout else None,
-        added=tuple(demo for demo in after.demos if demo not in first),
-        removed=tuple(demo for demo in before.demos if demo not in second),
-        reordered=before.demos != after.demos and sorted(_pairs(before.demos)) == sorted(_pairs(after.demos)),
+        added=tuple((second - first).elements()),
+        removed=tuple((first - second).elements()),
+        reordered=before.demos != after.demos and first == second,
     )
 
 
-def _pairs(demos: Sequence[Demo]) -> list[tuple[str, str]]:
-    return [(demo.input, demo.output) for demo in demos]
+def _placed(retrieval: Retrieval) -> Counter[tuple[Demo, bytes]]:
+    """Return the demos to retrieve, each with its place in the space."""
+    vectors = np.ascontiguousarray(retrieval.vectors)
+    return Counter((demo, row.tobytes()) for demo, row in zip(retrieval.demos, vectors, strict=True))
 
 
 def _vectors(before: Mixture, after: Mixture) -> tuple[str, ...]:
     """Return the names of arrays that differ and that nothing else shows."""
     found = []
     first, second = before.retrieval, after.retrieval
-    same_demos = first is not None and second is not None and first.demos == second.demos
-    if same_demos and first and second and not np.array_equal(first.vectors, second.vectors):
+    same_demos = first is not None and second is not None and Counter(first.demos) == Counter(second.demos)
+    if same_demos and first and second and _placed(first) != _placed(second):
         found.append("vectors of demos to retrieve")
     if _differ(before.projection, after.projection):
         found.append("projection")

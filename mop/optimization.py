@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from mop.connect import open_ledger
 from mop.data import coerce_examples, split_examples
+from mop.data.normal_form import normal_form
 from mop.drift import Reference
 from mop.encoding import fit_encoder, state_of
+from mop.errors import DataError
 from mop.examples import Splits
 from mop.lm.budget import Budget, Spend
 from mop.lm.caps import Caps
@@ -91,7 +93,9 @@ def optimize(
 def prepare(train: Any, validation: Any = None, *, seed: int = 0, columns: Mapping[str, str] | None = None) -> Splits:
     """Return training and validation examples; without ``validation``, split ``train`` as its rows say, or 3 to 1.
 
-    ``columns`` are the options of `mop.data.coerce_examples` that name columns.
+    Training examples whose inputs validation or test repeats, up to case, spacing and punctuation, are left out: a
+    prompt that shows them would be judged on what it shows. ``columns`` are the options of `mop.data.coerce_examples`
+    that name columns. Raises DataError if no training example is left.
     """
     examples = coerce_examples(train, **(columns or {}))
     if validation is not None:
@@ -99,7 +103,15 @@ def prepare(train: Any, validation: Any = None, *, seed: int = 0, columns: Mappi
         examples = [replace(one, split=one.split or "train") for one in examples]
         given = coerce_examples(validation, **(columns or {}))
         examples += [replace(one, split="validation") for one in given]
-    return split_examples(examples, seed=seed, validation=VALIDATION_SHARE)
+    splits = split_examples(examples, seed=seed, validation=VALIDATION_SHARE)
+    taken = {normal_form(one.input) for one in (*splits.validation, *splits.test)}
+    kept = tuple(one for one in splits.train if normal_form(one.input) not in taken)
+    if not kept:
+        raise DataError(
+            f"All {len(splits.train)} training examples stand in validation or test as well, so none is left to learn "
+            "from; give other ones."
+        )
+    return replace(splits, train=kept)
 
 
 async def aoptimize(

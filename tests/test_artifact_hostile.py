@@ -8,20 +8,34 @@ import struct
 import tracemalloc
 import warnings
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from safetensors.numpy import save as save_tensors
 from small import small_mixture
 
 from mop.artifact import MANIFEST, VECTORS, from_bytes, to_bytes
+from mop.cli.learning import validated
+from mop.cli.showing import _draw
 from mop.errors import ArtifactError
 from mop.mixture import Mixture
 
 MIXTURE = small_mixture()
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=5,
+)
+_GATE = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("validation", "mixture", "generalist", "gain", "gain_low", "layout", "open"), _JSON)
+)
+_SAID = st.fixed_dictionaries({}, optional={"score": _JSON, "demos": _JSON})
 WHOLE = to_bytes(MIXTURE)
 
 
@@ -254,3 +268,29 @@ def test_many_mutations_at_once_are_an_artifact_error_or_a_mixture(data: st.Data
 def test_any_header_of_arrays_is_an_artifact_error(header: bytes, length: int) -> None:
     with pytest.raises(ArtifactError):
         from_bytes(with_vectors(struct.pack("<Q", length) + header))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.fixed_dictionaries({}, optional={"gate": _JSON | _GATE, "generalist": _JSON | _SAID, "personas": _JSON}),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("settings", "seed", "created", "data_sha256", "method"), _JSON)),
+    st.booleans(),
+)
+def test_whatever_a_file_holds_as_its_report_it_is_shown(
+    report: dict[str, Any], origin: dict[str, Any], single: bool
+) -> None:
+    mixture = small_mixture(report=report, provenance=origin)
+    if single:
+        mixture = replace(mixture, experts=mixture.experts[:1], centroids=mixture.centroids[:1])
+    console = Console(file=io.StringIO(), width=100)
+    _draw(console, Path("odd.mop"), mixture)
+    for sentence in validated(mixture):
+        assert sentence
+
+
+def test_one_prompt_is_shown_with_the_examples_that_scored_it_and_whether_it_is_what_they_scored() -> None:
+    one = replace(MIXTURE, experts=MIXTURE.experts[:1], centroids=MIXTURE.centroids[:1])
+    (plain,) = validated(replace(one, report={"generalist": {"score": 0.4}}))
+    assert plain == "Validation (5 examples): one prompt scores 0.40; no mixture was tried."
+    (attached,) = validated(replace(one, report={"generalist": {"score": 0.4, "demos": "attached after the race"}}))
+    assert "(5 examples): the prompt without its demos, which came after the race, scores 0.40" in attached

@@ -23,7 +23,7 @@ from benchmarks.__main__ import main
 from benchmarks.cells import Cell, Place
 from benchmarks.grid import plan_cells, run_chain
 from benchmarks.results import Results
-from mop.errors import DataError, SettingsError
+from mop.errors import BudgetExceeded, DataError, SettingsError
 
 ROOT = Path(__file__).parent.parent
 CONCURRENCY = 2
@@ -374,13 +374,28 @@ def test_the_data_is_part_of_what_a_cell_is(data: Path, tmp_path: Path) -> None:
         ({"tasks": ["stats"]}, "No task in .* 'stats'"),
         ({"options": {"budget": "many"}}, "budget 'many'"),
         ({"options": {"max_demos": -1}}, "max_demos"),
+        ({"options": {"budget": "19"}}, "19 model calls is too small"),
+        ({"test": 0}, "0 test examples"),
+        ({"test": -5}, "-5 test examples"),
+        ({"bounds": -1}, "bounds"),
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused_before_its_first_call(
     data: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises((SettingsError, BudgetExceeded), match=message):
         cells(data, **change)
+
+
+@pytest.mark.parametrize("option", ["--test=0", "--test=-5", "--bounds=-1", "--jobs=0", "--concurrency=0"])
+def test_a_number_that_means_nothing_is_refused_by_name_and_leaves_no_line(
+    option: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results.jsonl"
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", f"--data={data}", "--tasks=states", "--methods=knn", "--model=m", f"--out={out}", option])
+    assert option.partition("=")[0] in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_half_a_line_is_cut_off_and_a_cell_is_written_once(tmp_path: Path) -> None:

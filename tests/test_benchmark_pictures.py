@@ -132,6 +132,31 @@ def test_a_text_runs_nothing_but_tables(text: str, message: str) -> None:
         quoted(text, lambda _: "table\n")
 
 
+def test_a_quoted_command_that_the_program_does_not_know_is_a_data_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "README.md"
+    text.write_text(f"<!-- python -m benchmarks report x --table paris -->\n{END}\n", encoding="utf-8")
+    assert main(["tables", str(text)]) == DataError.exit_code
+    assert "'report x --table paris' makes no table" in capsys.readouterr().err
+
+
+def test_a_table_alone_and_a_quoted_one_show_failed_cells(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = next(iter(Results(results).read().values()))
+    failed = {**some, "cell": "other", "task": "zzz", "failed": {"type": "DataError", "message": "no rows"}}
+    copy = tmp_path / "results.jsonl"
+    copy.write_bytes(results.read_bytes())
+    Results(copy).add_failed({name: failed[name] for name in failed if name not in ("score", "scores", "sizes")})
+    assert main(["report", str(copy), "--table", "failed"]) == 0
+    assert "| zzz | mop | 0 | DataError | no rows |" in capsys.readouterr().out
+    text = tmp_path / "README.md"
+    text.write_text(f"<!-- python -m benchmarks report {copy} --table scores -->\n{END}\n", encoding="utf-8")
+    assert main(["tables", str(text)]) == 0
+    assert "| zzz | exact_match | — | failed |" in text.read_text(encoding="utf-8")
+
+
 # --- figures of a mixture, and sweeps, as a user runs them
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.comparing import average_ranks, compare, shared_tasks, wilson
 from benchmarks.report import report
+from benchmarks.report import table as table_of
 from mop.errors import DataError
 from mop.stats import proportion_interval
 
@@ -131,6 +132,21 @@ def test_a_tie_is_half_an_example_of_one_seed_whatever_the_number_of_seeds() -> 
     assert pair.ties == 1
 
 
+@pytest.mark.parametrize(("seed", "rights"), [(0, (9, 8)), (1, (7, 6)), (0, (12, 11)), (1, (20, 19)), (1, (4, 3))])
+def test_half_an_example_is_a_win_or_a_loss_whichever_way_the_means_are_rounded(
+    seed: int, rights: tuple[int, int]
+) -> None:
+    # With two seeds one more right answer is half an example exactly; 0.35 - 0.325 is above 0.025, 0.45 - 0.425 below.
+    rows = [record("a", method, one, 8) for one in (0, 1) for method in "xy"]
+    kept = [row for row in rows if row["seed"] != seed]
+    changed = [record("a", method, seed, right) for method, right in zip("xy", rights, strict=True)]
+    pair, back = (compare(table([*kept, *changed]), *both) for both in ("xy", "yx"))
+    assert pair is not None
+    assert back is not None
+    assert (pair.wins, pair.ties) == (1, 0)
+    assert (back.losses, back.ties) == (1, 0)
+
+
 def test_one_task_proves_little() -> None:
     pair = compare(table([record("a", "x", 0, 20), record("a", "y", 0, 0)]), "x", "y")
     assert pair is not None
@@ -182,6 +198,16 @@ def test_failed_cells_are_shown_as_failed_with_their_error() -> None:
     assert "| b | mop | 0 | ZeroDivisionError | a \\| b |" in text
     assert "2 cells and 3 failed" in text
     assert report([], [failure("a", "ape", 0)])
+
+
+def test_a_table_alone_shows_failed_cells_as_the_report_does() -> None:
+    rows, failed = [record("a", "mop", 0, 4), record("a", "ape", 0, 3)], [failure("b", "mop", 0)]
+    whole = report(rows, failed)
+    for kind in ("scores", "failed", "pairs", "methods"):
+        alone = table_of(rows, kind, failed)
+        assert alone
+        assert alone in whole
+    assert "failed" in table_of([], "scores", failed)
 
 
 def test_pairs_say_how_many_tasks_were_left_out() -> None:

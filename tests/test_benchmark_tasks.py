@@ -164,6 +164,32 @@ def test_tasks_are_chosen_by_name_id_or_pattern(tmp_path: Path) -> None:
         choose_tasks(tmp_path, ["sum"])
 
 
+def test_a_task_of_which_repeated_inputs_leave_too_little_says_what_is_left(tmp_path: Path) -> None:
+    files = {"task.train.jsonl": rows(30), "task.test.jsonl": rows(30)}
+    task = load_task(write(tmp_path / "own", files), "own/task")
+    with pytest.raises(DataError, match=r"30 rows to learn from and 30 to test on.*leaves 0 and 30"):
+        split_task(task, 0, PAPER)
+    same = [{"input": "same", "output": ["x"]}] * 60
+    task = load_task(write(tmp_path / "own", {"same.jsonl": same}, task="same"), "own/same")
+    with pytest.raises(DataError, match=r"60 rows.*leaves 0 and 1"):
+        split_task(task, 0, PAPER)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("task.jsonl", '{"input": "a", "output": "b", "meta": "x"}\n', "row 1"),
+        ("task.jsonl", '{"input": "a", "output": "b"}\n{"input": "c", "output": "b", "meta": [1]}\n', "row 2"),
+        ("task.csv", "input,output\na,b\n", "JSON lines"),
+    ],
+)
+def test_a_file_that_is_no_json_lines_of_examples_is_named(file: str, text: str, message: str, tmp_path: Path) -> None:
+    data = write(tmp_path / "own", {file: []})
+    (tmp_path / "own" / file).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=f"{file}.*{message}"):
+        load_task(data, "own/task")
+
+
 @pytest.mark.parametrize("content", ["[1]", '{"task": {"files": {}}}', '{"task": 3}', "{"])
 def test_an_index_that_is_none_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -201,6 +202,22 @@ def test_an_input_longer_than_the_local_context_is_a_data_error_that_names_the_r
     assert run_json(capsys, *command, "some-endpoint's-model")["calls"] > 0
 
 
+def test_examples_too_long_to_be_shown_are_said_before_a_search_that_cannot_show_them(
+    environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [" ".join(f"{i}w{i * j}" for j in range(500 if i < 30 else 9)) for i in range(1, 41)]
+    rows = [Example(text, (f"label {i % 3}",)) for i, text in enumerate(texts)]
+    path = write(environment / "wordy.jsonl", rows)
+    command = ("estimate", str(path), "--model", "m")
+    (said,) = run_json(capsys, *command)["warnings"]
+    assert re.search(r"2\d of the 30 training examples take more than the 600 tokens", said)
+    assert "--prompt-tokens" in said
+    for options in (("--prompt-tokens", "2000"), ("--max-demos", "0"), ("--method", "ape")):
+        assert "warnings" not in run_json(capsys, *command, *options)
+    few = write(environment / "few.jsonl", [*rows[:8], *(replace(e, input=e.input[:60]) for e in rows)])
+    assert "warnings" not in run_json(capsys, "estimate", str(few), "--model", "m")
+
+
 def test_too_few_examples_for_regions_are_said_and_one_prompt_is_learned(
     environment: Path, search: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,6 +298,22 @@ def test_evaluate_says_so_when_it_has_to_score_training_examples(
     command = ("evaluate", str(mixture), str(path), "--base-url", endpoint.base_url)
     assert "training examples included" in run_json(capsys, *command)["warnings"][0]
     assert "no test examples" in run_json(capsys, *command, "--split", "test", code=3)["error"]["message"]
+
+
+def test_evaluate_says_how_many_examples_the_mixture_holds_and_how_many_repeat(
+    mixture: Path, environment: Path, endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # No row says of which split it is, as in most people's files.
+    parts = splits()
+    rows = [*parts.train[:4], replace(parts.validation[0], input=f" {parts.validation[0].input.upper()}! ")]
+    rows = [replace(e, split=None) for e in (*rows, *parts.test[:3], *parts.test[:2])]
+    path = write(environment / "unmarked.jsonl", rows)
+    command = ("evaluate", str(mixture), str(path), "--base-url", endpoint.base_url)
+    held, repeated = run_json(capsys, *command)["warnings"]
+    assert "holds 5 of the 10 examples" in held
+    assert "2 of the 10 examples repeat" in repeated
+    new = write(environment / "new.jsonl", [replace(e, split=None) for e in parts.test[:10]])
+    assert "warnings" not in run_json(capsys, "evaluate", str(mixture), str(new), "--base-url", endpoint.base_url)
 
 
 def test_evaluate_draws_the_same_test_that_optimize_set_apart(

@@ -79,6 +79,38 @@ def test_every_part_of_a_mixture_is_compared(change: dict[str, Any], where: list
     assert place
 
 
+def test_a_demo_that_is_shown_once_more_is_added_and_once_less_removed() -> None:
+    prompt = BASE.experts[0].prompt
+    twice = replace(prompt, demos=prompt.demos * 2)
+    for other in (with_expert(BASE, 0, prompt=twice), replace(BASE, generalist=replace(BASE.generalist, demos=()))):
+        assert compare(BASE, other)
+        assert compare(other, BASE)
+    (change,) = [one for one in compare(BASE, with_expert(BASE, 0, prompt=twice)).experts if one]
+    assert (change.prompt.added, change.prompt.removed) == (prompt.demos, ())
+    (change,) = [one for one in compare(with_expert(BASE, 0, prompt=twice), BASE).experts if one]
+    assert (change.prompt.added, change.prompt.removed) == ((), prompt.demos)
+
+
+def test_a_demo_to_retrieve_is_compared_with_its_place_and_its_number_and_not_with_its_order() -> None:
+    demos, vectors = (Demo("a", "b"), Demo("c", "d")), BASE.centroids[:2]
+    before = replace(BASE, retrieval=Retrieval(demos, vectors, 1))
+    same = replace(BASE, retrieval=Retrieval(demos[::-1], vectors[::-1], 1))
+    assert not compare(before, same)
+    swapped = replace(BASE, retrieval=Retrieval(demos[::-1], vectors, 1))
+    assert compare(before, swapped).vectors == ("vectors of demos to retrieve",)
+    more = replace(BASE, retrieval=Retrieval((*demos, demos[0]), BASE.centroids, 1))
+    assert compare(before, more).retrieval == (1, 0)
+    assert compare(more, before).retrieval == (0, 1)
+
+
+@given(st.data())
+def test_prompts_are_the_same_where_they_send_the_same_and_nowhere_else(data: st.DataObject) -> None:
+    demos = st.lists(st.sampled_from([Demo("a", "1"), Demo("a", "2"), Demo("b", "1")]), max_size=4).map(tuple)
+    prompts = st.builds(Prompt, st.sampled_from(["x", "y"]), demos, st.sampled_from(["chat", "block"]))
+    one, other = data.draw(prompts), data.draw(prompts)
+    assert bool(compare(replace(BASE, generalist=one), replace(BASE, generalist=other))) == (one != other)
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [

@@ -112,6 +112,8 @@ def test_demos_are_attached_after_selection_as_published_or_stand_there_during_i
             tried = [body for body in endpoint.bodies if body["messages"][0]["role"] == "system"]
         shown[name] = {sum(message["role"] == "assistant" for message in body["messages"]) for body in tried}
         assert len(learned.experts[0].prompt.demos) == 10
+        # The score is that of the prompt that raced, and the report says whether that is the prompt in the file.
+        assert learned.report["generalist"].get("demos") == (None if "fair" in name else "attached after the race")
     assert shown == {"ape-random": {0}, "ape-random-fair": {10}}
 
 

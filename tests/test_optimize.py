@@ -16,7 +16,7 @@ from simulated import nearest_demo_answer, splits, task
 
 import mop
 from mop.artifact import to_bytes
-from mop.errors import ModelError
+from mop.errors import DataError, ModelError
 from mop.evaluation import evaluate
 from mop.examples import Example
 from mop.lm.ledger import Ledger
@@ -215,6 +215,16 @@ def test_rows_marked_as_test_rows_never_become_demos() -> None:
     assert len(prepared.train) == 30
     assert len(prepared.test) == 10
     assert not {one.input for one in prepared.test} & {one.input for one in prepared.train}
+
+
+def test_what_validation_or_test_repeats_is_no_training_row_so_that_nothing_retrieves_its_own_answer() -> None:
+    rows = [Example(f"text {i}", ("a" if i % 2 else "b",), "test" if i < 5 else None) for i in range(30)]
+    validation = [Example(f" TEXT {i}!", ("a",)) for i in range(20, 30)]
+    prepared = prepare([*rows, Example("Text 0.", ("b",), "train")], validation)
+    assert [one.input for one in prepared.train] == [f"text {i}" for i in range(5, 20)]
+    assert (len(prepared.validation), len(prepared.test)) == (10, 5)
+    with pytest.raises(DataError, match=r"25 training examples.*validation or test"):
+        prepare(rows, rows)
 
 
 def test_a_run_on_few_examples_uses_no_more_calls_than_estimated() -> None:

@@ -41,6 +41,16 @@ def test_the_verdict_claims_what_the_interval_shows(ours: float, single: float, 
     assert ("nearest to the query is not shown to be worse" in " ".join(found.doubts)) == (ours == 1.0)
 
 
+def test_the_verdict_doubts_scores_on_examples_that_the_mixture_holds_or_that_repeat() -> None:
+    mixture = _retrieving()
+    known, new = Example("Card A!", ("a",)), [Example(f"card {place}", ("a",)) for place in range(4)]
+    for examples, held, repeated in ((new, 0, 0), ([known, *new], 1, 0), ([known, known, *new, new[0]], 2, 2)):
+        scores = {MIXTURE: [1.0] * len(examples), ONE_PROMPT: [0.0] * len(examples)}
+        said = " ".join(finding(mixture, measured_of(mixture, examples, scores)).doubts)
+        assert (f"holds {held} of the {len(examples)} examples" in said) == bool(held)
+        assert (f"{repeated} of the {len(examples)} examples repeat" in said) == bool(repeated)
+
+
 def test_knn_is_compared_on_the_examples_that_it_answered() -> None:
     mixture = _retrieving()
     examples = [Example(f"{topic} {word}", (word,)) for topic in ("card", "parcel") for word in "abcdefgh"]

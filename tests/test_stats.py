@@ -63,6 +63,32 @@ def test_graded_scores_are_compared_by_resampling_and_always_the_same_way() -> N
     assert first.p_value < 0.01
 
 
+def test_four_graded_gains_of_a_hundred_prove_as_little_as_four_right_answers_do() -> None:
+    # Scores of several seeds are graded: here four inputs gained under one seed of three, and none lost.
+    graded = paired_difference([2 / 3] * 4 + [1 / 3] * 96, [1 / 3] * 100)
+    binary = paired_difference([1.0] * 4 + [0.0] * 96, [0.0] * 100)
+    assert graded.low <= 0 < graded.high
+    assert (graded.low, graded.high) == pytest.approx((binary.low / 3, binary.high / 3), abs=0.004)
+    assert graded.p_value > 0.1
+    assert paired_difference([2 / 3] * 9 + [1 / 3] * 91, [1 / 3] * 100).low > 0
+
+
+def test_of_equal_systems_with_graded_scores_few_are_called_different() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [rng.normal(0.5, 0.1, (2, 8)).clip(0, 1) for _ in range(200)]
+    found = [paired_difference(a, b) for a, b in pairs]
+    assert sum(one.low > 0 or one.high < 0 for one in found) <= 10  # 5 %
+
+
+@given(st.data())
+def test_swapping_two_systems_with_graded_scores_mirrors_their_difference(data: st.DataObject) -> None:
+    a = data.draw(graded)
+    b = data.draw(st.lists(st.floats(0, 1), min_size=len(a), max_size=len(a)))
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.low <= there.mean <= there.high
+
+
 @pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [1.0, 0.0]), ([float("nan")], [1.0])])
 def test_scores_that_cannot_be_compared_are_refused(a: list[float], b: list[float]) -> None:
     with pytest.raises(ValueError, match="score"):

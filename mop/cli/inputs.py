@@ -22,7 +22,7 @@ from mop.errors import BadRows, RowProblem, SettingsError
 from mop.examples import Example, Splits
 from mop.lm.weights import catalogue, model_path
 from mop.optimization import VALIDATION_SHARE
-from mop.prompts import TOKENS_PER_MESSAGE, estimate_tokens
+from mop.prompts import TOKENS_PER_MESSAGE, Demo, estimate_tokens
 from mop.settings import Settings
 
 #: Tokens that a local model's server keeps for one request (`mop.lm.local`), unless the model takes fewer.
@@ -30,6 +30,8 @@ LOCAL_CONTEXT = 8192
 #: Tokens for an instruction, an answer and the chat template.
 _AROUND = 400
 _LISTED = 20
+#: Methods whose prompts show no examples.
+_WITHOUT_DEMOS = ("zero-shot", "ape", "instructzero")
 
 
 def read(data: str, options: DataOptions) -> list[Example]:
@@ -82,11 +84,24 @@ def prepare(data: str, options: TrainingDataOptions, settings: Settings, output:
         output.warn(
             f"{plural(left_out, 'training example')} {were} left out for that; validation and test stay as they are."
         )
+    if settings.method not in _WITHOUT_DEMOS and settings.max_demos:
+        _say_too_long(splits, settings.prompt_tokens, output)
     output.note(
         f"{plural(len(splits.train), 'training example')}, {len(splits.validation):,} for validation"
         + (f", {len(splits.test):,} for the test (not looked at)" if splits.test else "")
     )
     return splits
+
+
+def _say_too_long(splits: Splits, prompt_tokens: int, output: Output) -> None:
+    """Warn if most training examples are longer than all demos of an expert may be together."""
+    longer = [tokens for one in splits.train if (tokens := Demo.of(one).tokens) > prompt_tokens]
+    if 2 * len(longer) > len(splits.train):
+        output.warn(
+            f"{len(longer):,} of the {plural(len(splits.train), 'training example')} take more than the "
+            f"{prompt_tokens:,} tokens that an expert's demos may have together, so no expert can show or look them "
+            f"up; the longest takes about {max(longer):,}. Raise --prompt-tokens, or shorten them."
+        )
 
 
 def check_lengths(examples: Sequence[Example], settings: Settings, prompt_tokens: int, origin: str) -> None:

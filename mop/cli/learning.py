@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from mop.connect import is_local
 from mop.errors import ArtifactError
 from mop.metrics import get_metric
 from mop.search.methods import DEFAULT_METHOD
+from mop.views.view import number_of
 
 if TYPE_CHECKING:
     from mop.estimate import Estimate
@@ -163,27 +165,39 @@ def validated(mixture: Mixture) -> list[str]:
 
     if all(expert.score is None for expert in mixture.experts):
         return ["Not measured: nobody has compared these experts with the generalist; `mop evaluate` does."]
-    generalist = mixture.report.get("generalist") or {}
-    gate = mixture.report.get("gate")
-    if not gate:
-        score = generalist.get("score")
-        return (
-            []
-            if score is None or len(mixture) > 1
-            else [f"Validation: one prompt scores {score:.2f}; no mixture was tried."]
-        )
-    confidence = (mixture.provenance.get("settings") or {}).get("confidence")
-    sure = f" with {100 * confidence:.0f} % confidence" if isinstance(confidence, float) else ""
-    gain = f"Gain {signed(gate['gain'])}, at least {signed(gate['gain_low'])}{sure}."
+    # A report is whatever its file holds.
+    gate, settings = (_mapping(one) for one in (mixture.report.get("gate"), mixture.provenance.get("settings")))
+    names = ("validation", "mixture", "generalist", "gain", "gain_low")
+    count, ours, single, gain, low = (number_of(gate.get(name)) for name in names)
+    if count is None or ours is None or single is None or gain is None or low is None:
+        return _one_prompt_validated(mixture)
+    confidence = number_of(settings.get("confidence"))
+    sure = "" if confidence is None else f" with {100 * confidence:.0f} % confidence"
     scores = (
-        f"Validation ({plural(gate['validation'], 'example')}): {gate['layout']} score {gate['mixture']:.2f}, the "
-        f"one-prompt generalist {gate['generalist']:.2f}. {gain}"
+        f"Validation ({plural(int(count), 'example')}): {gate.get('layout', 'the mixture')} score {ours:.2f}, the "
+        f"one-prompt generalist {single:.2f}. Gain {signed(gain)}, at least {signed(low)}{sure}."
     )
-    if gate["open"]:
+    if gate.get("open") is True:
         return [scores]
-    if gate["validation"] < MIN_JUDGED:
+    if count < MIN_JUDGED:
         return [scores, f"So few examples show nothing ({MIN_JUDGED} are needed), so the file holds the one prompt."]
     return [scores, "That does not show a gain, so the file holds the one prompt."]
+
+
+def _one_prompt_validated(mixture: Mixture) -> list[str]:
+    """Return what the one prompt scored where no mixture was tried."""
+    found = _mapping(mixture.report.get("generalist"))
+    score = number_of(found.get("score"))
+    if score is None or len(mixture) > 1:
+        return []
+    examples = plural(mixture.experts[0].validation, "example")
+    without = "demos" in found
+    what = "the prompt without its demos, which came after the race," if without else "one prompt"
+    return [f"Validation ({examples}): {what} scores {score:.2f}; no mixture was tried."]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _draw(console: Console, target: Path, mixture: Mixture, used: Run) -> None:

@@ -16,6 +16,7 @@ from mop.cli.output import Output, say
 from mop.cli.words import plural, verdict
 from mop.errors import DataError, SettingsError
 from mop.examples import Example
+from mop.familiar import doubts_about
 from mop.metrics import BUILT_IN, CODE
 from mop.mixture import Mixture
 
@@ -60,6 +61,8 @@ def evaluate(
         judged = with_metric(load_mixture(mixture, ledger, replay=run.replay), metric, mixture, allow_code)
         others = {_name(path, against): load_mixture(path, ledger, replay=run.replay) for path in against}
         examples, used_split = choose_examples(read(data, columns), data, columns, split, judged, output)
+        for doubt in doubts_about(judged, examples):
+            output.warn(doubt)
         client = connect_to(judged, options, run, ledger, f"evaluate {mixture.name}"[:64])
         prompts = [judged.generalist, *(expert.prompt for expert in judged.experts)]
         settings = options.settings(run).model_copy(update={"model": client.model})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mop.familiar import doubts_about
 from mop.mixture import Mixture
 from mop.report.costs import Cost
 from mop.report.measuring import KNN, MIXTURE, ONE_PROMPT, WITH_NEAREST, Measured
@@ -62,7 +63,8 @@ def finding(mixture: Mixture, measured: Measured | None, costs: Sequence[Cost] =
         f"best single prompt {other.accuracy:.2f}: a difference of {signed(difference.mean)} "
         f"(95 % interval {signed(difference.low)} to {signed(difference.high)})."
     )
-    doubts = (*_doubts(split), *_opponents(measured), *measured.plan.missing)
+    familiar = doubts_about(measured.plan.mixture, measured.plan.examples)
+    doubts = (*_doubts(split), *familiar, *_opponents(measured), *measured.plan.missing)
     return Finding(_short(difference, len(mixture)), sentence, _why(measured, difference), doubts, bars)
 
 

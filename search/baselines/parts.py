@@ -153,7 +153,10 @@ def one_prompt(
         }
         for arm in result.ranking
     ]
-    report = {"singles": singles, "generalist": {"name": winner.name, "score": score}}
+    generalist: dict[str, object] = {"name": winner.name, "score": score}
+    if prompt != winner.prompt:
+        generalist["demos"] = "attached after the race"
+    report = {"singles": singles, "generalist": generalist}
     centroid = problem.train_vectors.mean(axis=0, keepdims=True)
     return Learned([expert], prompt, zero_shot, centroid, None, report)
 
