@@ -70,6 +70,7 @@ for _name, _home, _help in (
     ("annotate", "students:annotate", "Write for each conversation who would answer it best."),
     ("chat", "students_asking:chat", "Talk with a student."),
     ("evaluate", "students_asking:evaluate", "Score a student beside its base model."),
+    ("serve", "students_serving:serve", "Serve a student to OpenAI clients; its gate decides for every query."),
 ):
     students.command(f"mop.cli.{_home}", name=_name, help=_help)
 app.command(models)

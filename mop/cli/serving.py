@@ -17,7 +17,8 @@ from mop.cli.words import clean, plural
 from mop.errors import SettingsError
 
 _PARTS = ("starlette", "uvicorn", "prometheus_client", "jinja2")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+#: Addresses that this machine alone can reach.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SERVER = Group("Server", sort_key=1)
 _PROMPT = Group("Prompts", sort_key=2)
 _LIMITS = Group("Limits", sort_key=3)
@@ -144,7 +145,7 @@ def serve(
         ),
     )
     check_workers(plan.workers)
-    _log_to_standard_error(quiet)
+    log_to_standard_error(quiet)
     with bind(plan.host, plan.port) as bound:
         address = f"[{plan.host}]" if ":" in plan.host else plan.host
         port = bound.getsockname()[1]
@@ -159,7 +160,7 @@ def serve(
             several = f" with {plan.workers} workers" if plan.workers > 1 else ""
             output.note(f"Serving on http://{address}:{port}/v1{several} (Ctrl-C ends it)")
 
-        if plan.keys is None and plan.host not in _LOOPBACK:
+        if plan.keys is None and plan.host not in LOOPBACK:
             output.warn(f"Everybody who reaches {plan.host} may ask, at your cost; --keys lets in known callers only.")
         try:
             if plan.workers > 1:
@@ -194,7 +195,8 @@ def require_parts() -> None:
         raise SettingsError(f'The server needs {", ".join(missing)}: run `pip install "mop[serve]"`.')
 
 
-def _log_to_standard_error(quiet: bool) -> None:
+def log_to_standard_error(quiet: bool) -> None:
+    """Have the server's log, or with ``quiet`` its warnings only, on standard error."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("mop.serve").setLevel(logging.WARNING if quiet else logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

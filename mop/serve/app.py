@@ -25,7 +25,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -33,12 +32,12 @@ from starlette.routing import BaseRoute, Route
 from mop.serve.completing import Completing
 from mop.serve.drifting import drift_by_expert, drift_document, tell_drift
 from mop.serve.gateway import Gateway
+from mop.serve.handlers import ERRORS, healthz
 from mop.serve.http import Endpoint, Exchange, admit
 from mop.serve.keys import KeyRing
 from mop.serve.limits import Limits
 from mop.serve.metrics import CONTENT_TYPE, Metrics
 from mop.serve.parsing import RouteOn, parse_routing
-from mop.serve.problems import Problem
 from mop.serve.registry import Served
 
 #: A coroutine that runs beside the server until it ends, such as a watch on files.
@@ -90,7 +89,7 @@ def create_app(
         Route("/v1/models", _models),
         Route("/v1/models/{name:path}", _model),
         Route("/v1/drift", _drift),
-        Route("/healthz", _healthz),
+        Route("/healthz", healthz),
         Route("/readyz", _readyz),
         Route("/metrics", _metrics),
     ]
@@ -101,7 +100,7 @@ def create_app(
     app = Starlette(
         routes=routes,
         lifespan=_lifespan(gateway, (*background, tell_drift)),
-        exception_handlers={Problem: _problem, HTTPException: _http_problem},
+        exception_handlers=ERRORS,
     )
     app.state.gateway = gateway
     return app
@@ -172,10 +171,6 @@ async def _drift(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": [drift_document(one) for one in gateway.registry]})
 
 
-async def _healthz(_request: Request) -> Response:
-    return JSONResponse({"status": "alive"})
-
-
 async def _readyz(request: Request) -> Response:
     gateway = _gateway(request)
     models = {
@@ -191,18 +186,3 @@ async def _metrics(request: Request) -> Response:
     gateway = _gateway(request)
     gateway.metrics.drifting(gateway.registry)
     return Response(gateway.metrics.text(), headers={"content-type": CONTENT_TYPE})
-
-
-async def _problem(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return Response(error.body, error.status, media_type="application/json")
-
-
-async def _http_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        message = f"{request.url.path[:200]} doesn't take {request.method}."
-        problem = Problem(405, "method_not_allowed", message)
-    else:
-        problem = Problem(error.status_code, "not_found", f"There is no path {request.url.path[:200]}.")
-    return Response(problem.body, problem.status, headers=error.headers, media_type="application/json")

@@ -13,13 +13,16 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from mop.encoding import LOOPBACK
-from mop.serve.gateway import Gateway
+from mop.serve.admission import Admission
+from mop.serve.keys import KeyRing
+from mop.serve.limits import Limits
+from mop.serve.metrics import Metrics
 from mop.serve.problems import Problem
 from mop.serve.streams import error_event
 
@@ -33,6 +36,16 @@ _LAST_WORDS_SECONDS = 1.0
 _LOOPBACK_HOSTS = frozenset(f"[{name}]" if ":" in name else name for name in LOOPBACK)
 _PORT = re.compile(r":\d*$")
 _log = logging.getLogger("mop.serve")
+
+
+class Entrance(Protocol):
+    """What a request passes on its way in, whoever answers it: see `mop.serve.gateway.Gateway`."""
+
+    limits: Limits
+    keys: KeyRing | None
+    metrics: Metrics
+    admission: Admission
+    loopback: bool
 
 
 class CallerGone(Exception):
@@ -144,7 +157,7 @@ class Endpoint:
     ``name`` is its label in the metrics.
     """
 
-    def __init__(self, gateway: Gateway, name: str, handler: Handler) -> None:
+    def __init__(self, gateway: Entrance, name: str, handler: Handler) -> None:
         self._gateway, self._name, self._handler = gateway, name, handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -206,7 +219,7 @@ class Endpoint:
             await _unless_gone(exchange, self._handler(exchange, raw))
 
 
-def admit(headers: Headers, gateway: Gateway) -> None:
+def admit(headers: Headers, gateway: Entrance) -> None:
     """Raise Problem unless this caller may ask."""
     keys = gateway.keys
     if keys is None:

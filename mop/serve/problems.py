@@ -5,6 +5,8 @@ status  code                        when
 ======  ==========================  ==================================================================================
 400     invalid_utf8, invalid_json  the body isn't UTF-8, isn't JSON, or isn't a JSON object
 400     invalid_value               a field that routing needs has the wrong type (``param`` names it)
+400     unsupported_parameter       a student (`mop students serve`) cannot do what a field asks for
+400     context_length_exceeded     a student's model cannot read so many tokens
 400     unknown_parameter           /v1/route only: a field that it doesn't have (elsewhere all are passed on)
 400     no_user_message             there is no user message to route
 401     invalid_api_key             keys are asked for, and this isn't one

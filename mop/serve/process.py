@@ -138,13 +138,18 @@ def run(plan: Plan, bound: socket.socket, app: Starlette, announce: Callable[[Se
 
     A second Ctrl-C ends it at once. Raises KeyboardInterrupt after a Ctrl-C.
     """
+    run_app(app, plan, bound, lambda: announce(cards(app)))
+
+
+def run_app(app: Starlette, plan: Plan, bound: socket.socket, announce: Callable[[], None]) -> None:
+    """Do what `run` does for any application; of the plan only the address, limits and grace count."""
     # uvicorn raises the signal again once it has ended; by then there is nothing left to terminate.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
     _Server(config_of(app, plan), announce).run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, announce: Callable[[Sequence[Card]], None]) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce = announce
 
@@ -154,7 +159,7 @@ class _Server(uvicorn.Server):
             # asyncio takes as many connections at once as may wait; they may be more than one process takes.
             one.listen(_BACKLOG)
         if self.started:
-            self._announce(cards(self.config.app))  # type: ignore[arg-type]  # it was given as an object
+            self._announce()
 
 
 def config_of(app: Starlette, plan: Plan) -> uvicorn.Config:

@@ -6,7 +6,7 @@ A row's answer doesn't depend on the rows beside it but for the padding: samplin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 #: Prompts that are read at a time.
 BATCH = 16
+#: Told each token as it is written, with the number of its prompt; returns whether that answer is to end there.
+Watch = Callable[[int, int], bool]
 #: Names that peft gives to the one adapter of a model, and to none.
 ADAPTER, BASE = "default", "__base__"
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a model wrote; ``ended`` says that it ended its turn by itself."""
+    """What a model wrote; ``ended`` says that it ended its turn by itself, and wasn't ended."""
 
     text: str
     ids: tuple[int, ...]
@@ -40,6 +42,7 @@ def write(
     seeds: Sequence[str] | None = None,
     on: Sequence[bool] | None = None,
     batch: int = BATCH,
+    watch: Watch | None = None,
 ) -> list[Written]:
     """Return how the model goes on from each prompt.
 
@@ -52,6 +55,7 @@ def write(
         on: For each prompt, whether the adapter answers; None for a model without one.
         batch: Prompts that are read at a time. The batches depend on the prompts alone, so rows with the adapter off
             come out exactly as without an adapter.
+        watch: Told of each token when it is there; it may end answers.
     """
     if temperature and seeds is None:
         raise DataError("Sampling needs the name of a random stream for each prompt.")
@@ -62,7 +66,8 @@ def write(
         rows = [list(prompts[place]) for place in places]
         noise = [seeds[place] for place in places] if temperature and seeds is not None else None
         names = None if on is None else [ADAPTER if on[place] else BASE for place in places]
-        found = _batch(student, rows, max_tokens, temperature, noise, names)
+        watched = None if watch is None else _Watched(student, len(rows[-1]), places, watch)
+        found = _batch(student, rows, max_tokens, temperature, noise, names, watched)
         written |= dict(zip(places, found, strict=True))
     return [written[place] for place in range(len(prompts))]
 
@@ -92,9 +97,10 @@ def _batch(
     temperature: float,
     seeds: list[str] | None,
     names: list[str] | None,
+    watched: _Watched | None,
 ) -> list[Written]:
     import torch
-    from transformers import LogitsProcessorList
+    from transformers import LogitsProcessorList, StoppingCriteriaList
 
     ids, mask = left_padded(rows, student.device)
     noise = LogitsProcessorList([_Noise(seeds, temperature)] if seeds else [])
@@ -113,9 +119,11 @@ def _batch(
             eos_token_id=list(student.ends),
             pad_token_id=student.ends[0],
             logits_processor=noise,
+            stopping_criteria=StoppingCriteriaList([watched] if watched else []),
             **given,
         )[:, ids.shape[1] :].tolist()
-    return [_read(student, row) for row in found]
+    lengths = watched.lengths if watched else {}
+    return [_read(student, row[: lengths.get(number)]) for number, row in enumerate(found)]
 
 
 def _read(student: Student, row: list[int]) -> Written:
@@ -123,6 +131,29 @@ def _read(student: Student, row: list[int]) -> Written:
     ids = row[:end]
     text: str = student.tokenizer.decode(ids, skip_special_tokens=True)
     return Written(text.strip(), tuple(ids), end is not None)
+
+
+class _Watched:
+    """Passes tokens on as they come. ``lengths`` are those of the answers that were ended, by their row."""
+
+    def __init__(self, student: Student, start: int, places: Sequence[int], watch: Watch) -> None:
+        self._ends, self._start, self._places, self._watch = student.ends, start, places, watch
+        self._open = set(range(len(places)))
+        self.lengths: dict[int, int] = {}
+
+    def __call__(self, ids: Any, _scores: Any, **_given: Any) -> Any:
+        import torch
+
+        for row, token in enumerate(ids[:, -1].tolist()):
+            if row not in self._open:
+                continue
+            if token in self._ends:
+                self._open.discard(row)
+            elif self._watch(self._places[row], token):
+                self._open.discard(row)
+                self.lengths[row] = ids.shape[1] - self._start
+        done = [row not in self._open for row in range(len(self._places))]
+        return torch.tensor(done, dtype=torch.bool, device=ids.device)
 
 
 class _Noise:
