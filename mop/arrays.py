@@ -79,7 +79,7 @@ def check_arrays(arrays: _Arrays, wanted: Wanted, name: str) -> None:
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ArtifactError(f"{name}: the vectors hold values that aren't finite numbers.")
     for key, array in arrays.items():
-        if max(array.max(), -array.min()) > _MOST_VALUE:
+        if max(float(array.max()), -float(array.min())) > _MOST_VALUE:
             raise ArtifactError(f"{name}: the vectors called {key} hold numbers beyond {_MOST_VALUE:g}.")
     mapped = wanted.mapped
     if mapped and not 0 <= min(mapped) <= max(mapped) < wanted.experts:
