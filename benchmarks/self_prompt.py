@@ -30,6 +30,7 @@ from mop.students.opening import OpenStudent
 from mop.students.recipes import FULL_SIZE, get_recipe
 from mop.students.rendering import prompt_ids
 from mop.students.role_lines import role_line
+from mop.students.run_folder import require_same
 from mop.students.stages import Row, read_rows, row_id, write_rows
 from mop.students.trainer import Step
 from mop.students.training import prepare
@@ -58,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     train, items = TRAIN, [*TEST, *FOREIGN]
     if options.small:
         train, items = of_each(TRAIN, 6), [*of_each(TEST, 3), *of_each(FOREIGN, 4)]
+    require_own(options.out, {**vars(options), "epochs": epochs, "train": len(train), "test": len(items)})
     said: dict[str, list[list[Row]]] = {}
     losses: dict[str, list[list[float]]] = {}
     place = options.out / "base.jsonl"
@@ -83,6 +85,19 @@ def main(arguments: list[str] | None = None) -> None:
         }
         (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(markdown(found), flush=True)
+
+
+def require_own(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise SettingsError if ``folder`` holds answers of another experiment; note there which one it is.
+
+    Which seeds are asked for makes no other one, and where the folder lies neither.
+    """
+    wanted = {name: value for name, value in settings.items() if name not in ("seeds", "only", "out", "small")}
+    place = folder / "experiment.json"
+    if place.exists():
+        require_same(json.loads(place.read_text(encoding="utf-8")), wanted, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
 
 
 def one_student(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.self_prompt import main, require_own
 from benchmarks.self_prompt_results import markdown, summary
 from benchmarks.self_prompt_tasks import FOREIGN, TAUGHT, TEST, TRAIN, Item, filler, right, shuffled_roles
 from mop.embeddings.encoders import Vectors
+from mop.errors import SettingsError
 from mop.students.role_lines import role_line
 
 
@@ -59,6 +62,14 @@ def test_filler_is_as_long_as_the_role_and_every_arm_can_stand_in_every_line() -
 )
 def test_an_answer_is_right_if_it_names_an_accepted_one_as_a_word(answer: str, expected: bool) -> None:
     assert right(Item("What is the capital of Norway?", ("Oslo",), "geography"), answer) is expected
+
+
+def test_answers_of_another_experiment_are_not_taken_for_ones_own(tmp_path: Path) -> None:
+    settings = {"model": "one", "epochs": 2, "seeds": 1, "only": None, "out": tmp_path, "small": True}
+    require_own(tmp_path / "new", settings)
+    require_own(tmp_path / "new", {**settings, "seeds": 3})
+    with pytest.raises(SettingsError, match=r"differs in .*\bmodel\b"):
+        main(["--model", "another", "--small", "--epochs", "2", "--out", str(tmp_path / "new")])
 
 
 def test_the_table_tells_gains_roles_that_fit_and_answers_that_change() -> None:
