@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mop.errors import BudgetExceeded
 from mop.search.plan import MIN_CALLS, Plan, region_counts
 
 
-@settings(deadline=None)
 @given(
     st.integers(MIN_CALLS, 20_000),
     st.integers(5, 5000),
@@ -26,7 +25,6 @@ def test_the_stages_of_a_plan_fit_into_its_calls(calls: int, train: int, validat
     assert plan.single_arms >= 3
 
 
-@settings(deadline=None)
 @given(st.integers(MIN_CALLS, 10_000))
 def test_more_budget_never_means_less_of_anything(calls: int) -> None:
     less, more = (Plan.of(c, train=600, validation=200) for c in (calls, calls + 100))
