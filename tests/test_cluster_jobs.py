@@ -10,7 +10,7 @@ from mop.lm.request import Request
 
 
 def batch(sizes: list[int], prefix: int = 40) -> list[Request]:
-    """Return as many requests of each region as ``sizes`` says, each region with an instruction and demos of its own."""
+    """Return as many requests of each region as ``sizes`` says, each region with demos of its own."""
     asked = []
     for region, size in enumerate(sizes):
         head = (("system", "Name it."), ("user", f"{region}" * prefix), ("assistant", "it"))

@@ -46,7 +46,7 @@ def open_client(scheduler: str) -> Any:
     except ImportError as error:
         raise SettingsError("Dask isn't installed; install mop[distributed].") from error
     try:
-        return Client(scheduler, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+        return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError) as error:
         raise SettingsError(
             f"No Dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`, and workers."
