@@ -60,7 +60,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def learn(server: FakeEndpoint, ledger: str | Path, **options: Any) -> tuple[Mixture, Run]:
     used = Run()
     given = {
-        "model": "simulated", "budget": 150, "base_url": server.base_url, "prompt_tokens": 200, "experts": 4,
+        "model": "simulated", "budget": 100, "base_url": server.base_url, "prompt_tokens": 200, "experts": 4,
         "encoder": f"endpoint:words@{server.base_url}", "concurrency": CONCURRENCY, **options,
     }  # fmt: skip
     mixture = run(aoptimize(splits(), make_settings(given, environment={}), ledger=str(ledger), used=used))
@@ -96,16 +96,13 @@ def test_two_workers_learn_what_one_process_learns_and_make_every_call_once(
         assert set(asked.values()) == {1}
         assert keys(server) == {KEY}
         assert (used.sent, used.from_ledger) == (asked.total(), 0)
-        again, used = learn(server, url, backend="dask", scheduler=scheduler)
-        assert (used.sent, used.from_ledger) == (0, asked.total())
-        assert chats(server) == asked
-    assert to_bytes(mixture) == to_bytes(again) == content
+    assert to_bytes(mixture) == content
     assert postgres.execute("SELECT count(*) FROM leases", url.rpartition("/")[2]) == [(0,)]
     assert postgres.execute("SELECT count(*) FROM workers", url.rpartition("/")[2]) == [(0,)]
 
 
 async def spend(
-    scheduler: str | None, url: str, server: FakeEndpoint, count: int = 30, **caps: Any
+    scheduler: str | None, url: str, server: FakeEndpoint, count: int = 20, **caps: Any
 ) -> tuple[set[int], MopError | None, int]:
     """Ask questions under caps; return which were answered, what ended it, and the calls that were counted."""
     ledger = Ledger(url)
@@ -128,7 +125,7 @@ async def spend(
     return answered, ended, budget.spent.calls
 
 
-@pytest.mark.parametrize("caps", [{"calls": 17}, {"tokens": 400}])
+@pytest.mark.parametrize("caps", [{"calls": 11}, {"tokens": 300}])
 async def test_a_cap_admits_on_a_cluster_the_calls_that_it_admits_in_one_process(
     caps: dict[str, int], scheduler: str, postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -137,7 +134,7 @@ async def test_a_cap_admits_on_a_cluster_the_calls_that_it_admits_in_one_process
         server.bodies.clear()
         answered, ended, counted = await spend(scheduler, postgres.url(), server, **caps)
         asked = chats(server)
-    assert 0 < len(expected) < 30
+    assert 0 < len(expected) < 20
     assert answered == expected
     assert isinstance(ended, BudgetExceeded)
     assert counted == len(expected) == asked.total() == len(asked)
@@ -149,16 +146,16 @@ async def test_what_the_endpoint_refuses_ends_the_search_with_the_workers_error_
     url = postgres.url()
     refuse = lambda number, _: Fault.error(400, "no such thing") if number == 12 else None  # noqa: E731
     with FakeEndpoint(faults=refuse) as server:
-        _, ended, _ = await spend(scheduler, url, server, calls=30)
+        _, ended, _ = await spend(scheduler, url, server, calls=20)
         assert isinstance(ended, ModelError)
         assert "no such thing" in str(ended)
-        answered, ended, counted = await spend(scheduler, url, server, calls=30)
-    assert (len(answered), ended, counted) == (30, None, 30)
+        answered, ended, counted = await spend(scheduler, url, server, calls=20)
+    assert (len(answered), ended, counted) == (20, None, 20)
 
 
-def site_of(ledger: Ledger, **other: Any) -> Site:
-    ledger.database.run(ledger.worker.renew, write=True)
-    where = {"ledger": ledger.database.url, "driver": ledger.worker.owner, "run": "the run", "concurrency": 1}
+def site_of(book: Ledger, **other: Any) -> Site:
+    book.database.run(book.worker.renew, write=True)
+    where = {"ledger": book.database.url, "driver": book.worker.owner, "run": "the run", "concurrency": 1}
     rest = {"token": "a", "version": version("mop"), "caps": (5, None, None), "prices": Prices(), "keyed": False}
     return Site(**{**where, **rest, **other})
 
@@ -267,7 +264,7 @@ async def test_a_cluster_whose_workers_are_gone_ends_the_wait(
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         FakeEndpoint(faults=lambda *_: Fault(delay=2)) as server,
     ):
-        asked = asyncio.create_task(spend(cluster.scheduler_address, postgres.url(), server, calls=30))
+        asked = asyncio.create_task(spend(cluster.scheduler_address, postgres.url(), server, calls=20))
         while not server.served:
             await asyncio.sleep(0.02)
         cluster.scale(0)
@@ -284,7 +281,7 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing_and_costs_what_it
         victim = min(client.run(os.getpid).values())
 
         def kill() -> None:
-            wait_until(lambda: chats(server).total() > 50 and server.in_flight, 200)
+            wait_until(lambda: chats(server).total() > 30 and server.in_flight, 200)
             os.kill(victim, 9)
 
         killer = threading.Thread(target=kill)

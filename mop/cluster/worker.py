@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 
 import sqlalchemy as sa
@@ -121,7 +122,9 @@ class _Session:
             await asyncio.wait({work, stopped})
             self._answering.discard(work)
             self.budget.let_go(requests)
-            await self.budget.flush()
+            if work.cancelled() or work.exception() is not None:
+                with suppress(LedgerError):  # what ended the work is what counts, and a reservation ends with its owner
+                    await self.budget.flush()
 
     async def stop(self) -> None:
         """Start no more calls."""
