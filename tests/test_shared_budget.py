@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -150,3 +151,47 @@ async def test_reservations_of_a_worker_that_is_dead_are_released_and_those_of_o
             await budgets[2].admit(asked[0], None)
     for book in books:
         book.close()
+
+
+async def test_what_one_worker_reserved_another_takes_over_and_what_it_does_not_use_is_free_again(
+    postgres: Postgres,
+) -> None:
+    url = postgres.url()
+    books = [Ledger(url) for _ in range(2)]
+    first, second = (SharedBudget(book, "the run", calls=5) for book in books)
+    asked = questions(8)
+    admitted = await first.admit_many([(one, None) for one in asked])
+    assert [one.key for one in admitted if one is not None and one.owned] == [one.key for one in asked[:5]]
+    second.take_over(books[0].worker.owner, asked[:3])
+    mine = await second.admit(asked[0], None)
+    assert mine is not None
+    assert mine.owned
+    theirs = await second.admit(asked[4], None)
+    assert theirs is not None
+    assert not theirs.owned
+    second.let_go(asked[:3])
+    await second.flush()
+    admitted = await first.admit_many([(one, None) for one in asked[5:]])
+    assert [one.key for one in admitted if one is not None] == [one.key for one in asked[5:7]]
+    for book in books:
+        book.close()
+
+
+async def test_several_calls_admitted_at_once_are_those_that_are_admitted_one_by_one(postgres: Postgres) -> None:
+    asked = questions(12)
+    tokens = sum(most_prompt_tokens(one) + one.max_tokens for one in asked[:7]) + 3
+    found = []
+    for together in (True, False):
+        book = Ledger(postgres.url())
+        budget = SharedBudget(book, "the run", tokens=tokens)
+        if together:
+            found.append(len(await budget.admit_many([(one, None) for one in asked])))
+        else:
+            count = 0
+            with suppress(TimeoutError):
+                for one in asked:
+                    await asyncio.wait_for(budget.admit(one, None), 2)
+                    count += 1
+            found.append(count)
+        book.close()
+    assert found == [7, 7]

@@ -101,7 +101,7 @@ class Crew:
 
         Raises:
             ClusterError: There are no workers.
-            SettingsError: A worker has no mop, another version of it, or no API key.
+            SettingsError: A worker or the scheduler has no mop or another version of it, or a worker no API key.
             LedgerError: A worker can't use the ledger, or finds another one under its address.
             WeightsError: A worker doesn't have a local model.
         """
@@ -112,13 +112,12 @@ class Crew:
                 f"The Dask scheduler at {self._scheduler} has no workers; start some with "
                 f"`dask worker {self._scheduler}`."
             ) from error
-        # A function of the standard library, because a worker without mop couldn't read one of ours.
-        for address, found in self._on_all(version, "mop").items():
+        for name, found in self._versions().items():
             if found != self.site.version:
                 missing = isinstance(found, PackageNotFoundError)
                 raise SettingsError(
-                    f"The worker {address} has {'no mop' if missing else f'mop {found}'}, and the search "
-                    f"{self.site.version}; install the same version on all machines."
+                    f"The {name} has {'no mop' if missing else f'mop {found}'}, and the search {self.site.version}; "
+                    "install the same version on all machines."
                 )
         # Workers look for this row, so that none writes into another database.
         self._ledger.database.run(self._ledger.worker.renew, write=True)
@@ -203,6 +202,19 @@ class Crew:
             for replies in side_by_side(tasks()):
                 if replies is not None:
                     yield replies
+
+    def _versions(self) -> dict[str, Any]:
+        """Return which version of mop everybody has, or the error that says that there is none.
+
+        The function is the standard library's, because who has no mop couldn't read one of ours. The scheduler reads
+        tasks as well before it passes them on.
+        """
+        found = {f"worker {address}": one for address, one in self._on_all(version, "mop").items()}
+        try:
+            found["scheduler"] = self._client.run_on_scheduler(version, "mop")
+        except PackageNotFoundError as error:
+            found["scheduler"] = error
+        return found
 
     async def _watch(self) -> None:
         """Look at the books, for those who watch them, and at the cluster. Raises ClusterError if that is gone."""
