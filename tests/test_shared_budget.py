@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -177,21 +176,16 @@ async def test_what_one_worker_reserved_another_takes_over_and_what_it_does_not_
         book.close()
 
 
-async def test_several_calls_admitted_at_once_are_those_that_are_admitted_one_by_one(postgres: Postgres) -> None:
+async def test_as_many_calls_are_admitted_at_once_as_there_is_room_for_and_the_first_that_can_never_fit_is_refused(
+    postgres: Postgres,
+) -> None:
     asked = questions(12)
-    tokens = sum(most_prompt_tokens(one) + one.max_tokens for one in asked[:7]) + 3
-    found = []
-    for together in (True, False):
-        book = Ledger(postgres.url())
-        budget = SharedBudget(book, "the run", tokens=tokens)
-        if together:
-            found.append(len(await budget.admit_many([(one, None) for one in asked])))
-        else:
-            count = 0
-            with suppress(TimeoutError):
-                for one in asked:
-                    await asyncio.wait_for(budget.admit(one, None), 2)
-                    count += 1
-            found.append(count)
-        book.close()
-    assert found == [7, 7]
+    book = Ledger(postgres.url())
+    budget = SharedBudget(
+        book, "the run", tokens=sum(most_prompt_tokens(one) + one.max_tokens for one in asked[:7]) + 3
+    )
+    assert len(await budget.admit_many([(one, None) for one in asked])) == 7
+    large = Request("fake", (("user", "x" * 10_000),))
+    with pytest.raises(BudgetExceeded):
+        await budget.admit_many([(large, None), *((one, None) for one in asked)])
+    book.close()

@@ -113,8 +113,10 @@ class Crew:
                 f"`dask worker {self._scheduler}`."
             ) from error
         for name, found in self._versions().items():
+            missing = isinstance(found, PackageNotFoundError)
+            if isinstance(found, Exception) and not missing:
+                raise ClusterError(f"The {name} doesn't answer ({found!r}); start it anew.")
             if found != self.site.version:
-                missing = isinstance(found, PackageNotFoundError)
                 raise SettingsError(
                     f"The {name} has {'no mop' if missing else f'mop {found}'}, and the search {self.site.version}; "
                     "install the same version on all machines."
