@@ -181,9 +181,8 @@ async def test_as_many_calls_are_admitted_at_once_as_there_is_room_for_and_the_f
 ) -> None:
     asked = questions(12)
     book = Ledger(postgres.url())
-    budget = SharedBudget(
-        book, "the run", tokens=sum(most_prompt_tokens(one) + one.max_tokens for one in asked[:7]) + 3
-    )
+    room = sum(most_prompt_tokens(one) + one.max_tokens for one in asked[:7]) + 3
+    budget = SharedBudget(book, "the run", tokens=room)
     assert len(await budget.admit_many([(one, None) for one in asked])) == 7
     large = Request("fake", (("user", "x" * 10_000),))
     with pytest.raises(BudgetExceeded):
