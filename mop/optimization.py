@@ -18,7 +18,7 @@ from mop.data import coerce_examples, split_examples
 from mop.data.normal_form import normal_form
 from mop.drift import Reference
 from mop.encoding import fit_encoder, state_of
-from mop.errors import DataError, SettingsError
+from mop.errors import DataError
 from mop.examples import Splits
 from mop.lm.budget import Budget, Spend
 from mop.lm.caps import Caps
@@ -30,7 +30,6 @@ from mop.settings import Settings, make_settings
 from mop.sync import run
 
 if TYPE_CHECKING:
-    from mop.cluster.crew import Crew
     from mop.embeddings.encoders import Encoder, Vectors
     from mop.lm.ledger import Ledger
     from mop.models import Models
@@ -142,7 +141,9 @@ async def aoptimize(
         if budget is None:
             budget = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
         if settings.backend == "dask":
-            crew = await asyncio.to_thread(_crew, settings, book, budget, replay)
+            from mop.cluster.crew import muster
+
+            crew = await asyncio.to_thread(muster, settings, book, budget, replay=replay)
         run_name = _run_name(settings, splits)
         models = await asyncio.to_thread(Models.connect, settings, book, budget, run_name, replay=replay, crew=crew)
         if crew is not None:
@@ -272,17 +273,6 @@ async def _aoptimize(
     )
     mixture = replace(mixture, reference=reference_of(mixture, validation_vectors))
     return mixture.with_known_encoder(bare_encoder)
-
-
-def _crew(settings: Settings, ledger: Ledger, budget: Caps, replay: bool) -> Crew:
-    from mop.cluster.crew import Crew
-
-    if replay:
-        raise SettingsError(
-            "A replay sends nothing, so there is nothing to spread over a cluster; leave one of them out."
-        )
-    assert settings.scheduler is not None
-    return Crew(settings.scheduler, ledger, budget, settings.concurrency)
 
 
 def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits | None = None) -> Caps:

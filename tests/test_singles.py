@@ -19,9 +19,7 @@ def problem(description: str | None, answers: int) -> Problem:
     """A task of 60 sums with ``answers`` different answers."""
     examples = tuple(Example(f"{number} 1", (f"answer {number % answers}",)) for number in range(60))
     vectors = np.eye(60, dtype=np.float32)
-    return Problem(
-        examples[:40], examples[40:], vectors[:40], vectors[40:], exact_match, 0, description
-    )
+    return Problem(examples[:40], examples[40:], vectors[:40], vectors[40:], exact_match, 0, description)
 
 
 def raced(description: str | None, arms: int, answers: int = 60, max_demos: int = 4) -> list[tuple[str, str]]:

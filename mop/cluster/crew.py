@@ -26,6 +26,7 @@ from mop.lm.shared_budget import SharedBudget
 if TYPE_CHECKING:
     from mop.lm.caps import Caps
     from mop.lm.ledger import Ledger
+    from mop.settings import Settings
 
 #: Seconds for the scheduler to answer, and for a worker to be there at the start.
 CONNECT_SECONDS = 10.0
@@ -51,6 +52,13 @@ def open_client(scheduler: str) -> Any:
         raise SettingsError(
             f"No Dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`, and workers."
         ) from error
+
+
+def muster(settings: Settings, ledger: Ledger, budget: Caps, *, replay: bool = False) -> Crew:
+    """Return the crew that the settings name. Raises as `Crew` does, and SettingsError for a replay."""
+    if replay or settings.scheduler is None:
+        raise SettingsError("A replay sends nothing, so there is nothing to spread over a cluster; leave one out.")
+    return Crew(settings.scheduler, ledger, budget, settings.concurrency)
 
 
 class Crew:
