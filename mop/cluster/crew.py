@@ -56,8 +56,9 @@ def open_client(scheduler: str) -> Any:
 
 def muster(settings: Settings, ledger: Ledger, budget: Caps, *, replay: bool = False) -> Crew:
     """Return the crew that the settings name. Raises as `Crew` does, and SettingsError for a replay."""
-    if replay or settings.scheduler is None:
+    if replay:
         raise SettingsError("A replay sends nothing, so there is nothing to spread over a cluster; leave one out.")
+    assert settings.scheduler is not None  # settings without one aren't valid
     return Crew(settings.scheduler, ledger, budget, settings.concurrency)
 
 
