@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mop.connect import address_for, connect
 
 if TYPE_CHECKING:
+    from mop.cluster.crew import Crew
     from mop.lm.caps import Caps
     from mop.lm.client import ModelClient
     from mop.lm.ledger import Ledger
@@ -24,9 +25,19 @@ class Models:
 
     @classmethod
     def connect(
-        cls, settings: Settings, ledger: Ledger, budget: Caps | None, run: str, *, replay: bool = False
+        cls,
+        settings: Settings,
+        ledger: Ledger,
+        budget: Caps | None,
+        run: str,
+        *,
+        replay: bool = False,
+        crew: Crew | None = None,
     ) -> Models:
-        """Connect every role that the settings name. Raises as `mop.connect.connect` does."""
+        """Connect every role that the settings name; with a ``crew`` its workers make the calls.
+
+        Raises as `mop.connect.connect` does.
+        """
         made: dict[tuple[str, str | None], ModelClient] = {}
 
         def client(model: str | None, url: str | None) -> ModelClient:
@@ -40,6 +51,7 @@ class Models:
                     concurrency=settings.concurrency,
                     run=run,
                     replay=replay,
+                    crew=crew,
                 )
             return made[place]
 

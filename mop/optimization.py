@@ -32,6 +32,7 @@ from mop.sync import run
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
     from mop.lm.ledger import Ledger
+    from mop.models import Models
     from mop.search.ablations import Ablations
     from mop.search.learning import Listener
     from mop.search.plan import Plan
@@ -132,11 +133,51 @@ async def aoptimize(
     """
     import asyncio
 
+    from mop.models import Models
+
+    book = await asyncio.to_thread(open_ledger, ledger, replay=replay)
+    crew = None
+    try:
+        if budget is None:
+            budget = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
+        if settings.backend == "dask":
+            from mop.cluster.crew import muster
+
+            crew = await asyncio.to_thread(muster, settings, book, budget, replay=replay)
+        run_name = _run_name(settings, splits)
+        models = await asyncio.to_thread(Models.connect, settings, book, budget, run_name, replay=replay, crew=crew)
+        if crew is not None:
+            await asyncio.to_thread(crew.check)
+        used = used if used is not None else Run()
+        return await _aoptimize(
+            splits, settings, book, budget, models, listener, used, replay=replay, ablations=ablations
+        )
+    finally:
+        if crew is not None:
+            await asyncio.to_thread(crew.close)
+        if book is not ledger:
+            book.close()
+
+
+async def _aoptimize(
+    splits: Splits,
+    settings: Settings,
+    book: Ledger,
+    caps: Caps,
+    models: Models,
+    listener: Listener | None,
+    used: Run,
+    *,
+    replay: bool,
+    ablations: Ablations | None,
+) -> Mixture:
+    """Learn a mixture with ``models``, which are closed at the end."""
+    import asyncio
+
     from mop.embeddings.encoders import CachedEncoder
     from mop.embeddings.projection import project
     from mop.embeddings.region_map import draw_map
     from mop.judge import Judge
-    from mop.models import Models
     from mop.search.ablations import Ablations
     from mop.search.allowance import Allowance
     from mop.search.learning import Session, Silence
@@ -146,15 +187,8 @@ async def aoptimize(
 
     started = time.perf_counter()
     learn = get_method(settings.method).load()
-    used = used if used is not None else Run()
-    book = await asyncio.to_thread(open_ledger, ledger, replay=replay)
     run_name = _run_name(settings, splits)
     listener = listener or Silence()
-    caps: Caps
-    if budget is not None:
-        caps = budget
-    else:
-        caps = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
     metric = get_metric(settings.metric, allow_code=settings.allow_code)
     white_box = None
     if "white_box" in get_method(settings.method).heeds:
@@ -180,7 +214,6 @@ async def aoptimize(
         answer_tokens=settings.answer_tokens,
     )
     plan = make_plan(settings, splits)
-    models = await asyncio.to_thread(Models.connect, settings, book, caps, run_name, replay=replay)
     client = models.client
     used.traffic = [one.traffic for one in models.distinct]
     decoding = problem.decoding
@@ -216,8 +249,6 @@ async def aoptimize(
         if white_box is not None:
             used.white_box = (white_box.written, white_box.from_ledger, white_box.seconds)
         await models.aclose()
-        if book is not ledger:
-            book.close()
     region_map = None
     if len(learned.experts) > 1:
         routed = project(train_vectors, learned.projection)
@@ -310,9 +341,9 @@ def _run_name(settings: Settings, splits: Splits) -> str:
 
     Another version of mop may take other decisions, so its run is another one.
     """
-    # Addresses are no part of a call's key either: the same calls elsewhere are the same run.
-    addresses = {"base_url", "proposer_url", "judge_url"}
-    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code", *addresses})
+    # Where calls are made is no part of a call's key either: the same calls elsewhere are the same run.
+    elsewhere = {"base_url", "proposer_url", "judge_url", "backend", "scheduler"}
+    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code", *elsewhere})
     metric = metric_name(get_metric(settings.metric, allow_code=settings.allow_code))
     text = json.dumps([given, metric, data_hash(splits), version("mop")], sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from mop.examples import Example
 from mop.lm.client import ModelClient
-from mop.lm.request import Request
+from mop.lm.request import Reply, Request
 from mop.seeds import stream
 
 #: Longer instructions than this are cut off by the model's own limit and dropped as incomplete.
@@ -112,6 +112,13 @@ async def ask(
 
     The same question is asked under different sample numbers, so that repeats give different candidates.
     """
+    return (await ask_each(client, [questions], seed=seed, temperature=temperature))[0]
+
+
+async def ask_each(
+    client: ModelClient, groups: Sequence[Sequence[tuple[str, str]]], *, seed: int, temperature: float = 0.9
+) -> list[list[Candidate]]:
+    """Do as `ask` does for each group of questions, with all calls at once."""
     requests = [
         Request(
             model=client.model,
@@ -122,9 +129,15 @@ async def ask(
             sample=number,
             role="propose",
         )
+        for questions in groups
         for number, (_, question) in enumerate(questions, start=1)
     ]
-    replies = await client.complete_many(requests)
+    replies = iter(await client.complete_many(requests))
+    return [_candidates(questions, [next(replies) for _ in questions]) for questions in groups]
+
+
+def _candidates(questions: Sequence[tuple[str, str]], replies: Sequence[Reply]) -> list[Candidate]:
+    """Return the distinct usable candidates, in the order of the questions."""
     found: dict[str, Candidate] = {}
     for (proposer, _), reply in zip(questions, replies, strict=True):
         if reply.finish_reason == "length":

@@ -111,13 +111,17 @@ class _PaperSearch:
         self.session.listener.stage("choosing instructions by region")
         tried = pool[: max(1, min(len(pool), calls // len(regions)))]
         judged = self._judged(regions, calls // len(tried))
+        cells = [
+            [(self._prompt(one, demos[region]), int(place)) for one in tried for place in places]
+            for region, places in enumerate(judged)
+        ]
+        scores = await self._score([cell for part in cells for cell in part])
         chosen = []
-        for region, places in enumerate(judged):
+        for places, here in zip(judged, np.split(scores, np.cumsum([len(part) for part in cells])[:-1]), strict=True):
             if not len(places):
                 chosen.append(_Chosen(pool[0], None, 0))
                 continue
-            cells = [(self._prompt(one, demos[region]), int(place)) for one in tried for place in places]
-            means = (await self._score(cells)).reshape(len(tried), len(places)).mean(axis=1)
+            means = here.reshape(len(tried), len(places)).mean(axis=1)
             best = int(np.argmax(means))
             chosen.append(_Chosen(tried[best], float(means[best]), len(places)))
         return chosen
