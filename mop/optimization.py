@@ -201,6 +201,7 @@ async def aoptimize(
         soft=settings.soft,
         border_share=settings.border_share,
         personas=settings.personas != "off",
+        own_personas=settings.persona,
         encoder=encoder,
         white_box=white_box,
         allowance=Allowance(
@@ -312,7 +313,10 @@ def _run_name(settings: Settings, splits: Splits) -> str:
     """
     # Addresses are no part of a call's key either: the same calls elsewhere are the same run.
     addresses = {"base_url", "proposer_url", "judge_url"}
-    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code", *addresses})
+    # What came later is no part of the name of a run that does without it, so that such a run keeps its name.
+    unused = set() if settings.persona else {"persona"}
+    left_out = {"concurrency", "metric", "allow_code", *addresses, *unused}
+    given = settings.model_dump(mode="json", exclude=left_out)
     metric = metric_name(get_metric(settings.metric, allow_code=settings.allow_code))
     text = json.dumps([given, metric, data_hash(splits), version("mop")], sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -358,5 +362,6 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
                 "border_share",
                 "personas",
             )
-        },
+        }
+        | ({"persona": {one.name: one.text for one in settings.persona}} if settings.persona else {}),
     }

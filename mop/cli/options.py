@@ -224,5 +224,7 @@ class SearchOptions(QuickstartOptions):
     """Share of the budget, if left over, for trying other routes near borders [default: 0.05]."""
     personas: Literal["off", "gated"] | None = None
     """Tell experts who they are, in regions where that is proven to help (gated) [default: off]."""
+    persona: Annotated[tuple[str, ...] | None, Parameter(negative=())] = None
+    """With gated: a persona of your own to try in every region, or @FILE.jsonl of names and texts; repeat for more."""
     allow_code: bool | None = None
     """Let the metric python_tests run what the model writes, in a sandbox [default: no]."""
