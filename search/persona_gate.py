@@ -84,7 +84,7 @@ class Chosen:
 
 
 def in_order(own: Iterable[str]) -> tuple[Form, ...]:
-    """Return all forms in the order of trying: those of the user's ``own`` personas (labels) before those of `FORMS`."""
+    """Return all forms in the order of trying: the user's ``own`` personas (labels) before those of `FORMS`."""
     labels = list(own)
     bare = FORMS.index(STRIPPED) + 1
     shown, hidden = ([(label, demos) for label in labels] for demos in (True, False))
