@@ -89,10 +89,12 @@ def _checked(name: Any, text: Any, where: str) -> OwnPersona:
     if not (isinstance(name, str) and isinstance(text, str)):
         raise SettingsError(f"{where}: the name and the text of a persona are texts; got {name!r} and {text!r}.")
     called, said = " ".join(name.split()), text.strip()
-    if not called or not said or len(said) > MOST_CHARACTERS or len(called) > NAME_CHARACTERS:
+    if not called or not said:
+        raise SettingsError(f"{where}: a persona without a text or a name; give it both, or leave it out.")
+    if len(said) > MOST_CHARACTERS or len(called) > NAME_CHARACTERS:
         raise SettingsError(
-            f"{where}: a persona takes 1 to {MOST_CHARACTERS} characters and a name of 1 to {NAME_CHARACTERS}; the "
-            f"persona {_first_words(called)!r} has {len(said)}, and {len(called)} in its name."
+            f"{where}: the persona {_first_words(called)!r} has {len(said)} characters and {len(called)} in its name; "
+            f"it takes up to {MOST_CHARACTERS} and {NAME_CHARACTERS}."
         )
     return OwnPersona(called, said)
 

@@ -189,8 +189,8 @@ def test_texts_files_and_names_with_texts_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("  ", "takes 1 to"),
-        ("x" * 4001, "takes 1 to"),
+        ("  ", "without a text"),
+        ("x" * 4001, "takes up to 4000"),
         (["Be kind.", "Be kind."], "comes 2 times"),
         ({"a": "Be kind.", "b": "Be kind."}, "comes 2 times"),
         ({"n" * (NAME_CHARACTERS + 1): "Be kind."}, "in its name"),
