@@ -73,8 +73,8 @@ class Settings(BaseModel):
         personas: ``gated`` tries personas in every region (an expert's identity, a generic one, a role-play) and uses
             one only where its paired gain over the bare prompt has a positive lower bound; ``off`` tries none. Two
             fifths of the budget are kept for that.
-        persona: Your own personas, tried like the others in every region: texts, ``@FILE`` (see `mop.own_personas`), or
-            names with texts.
+        persona: Your own personas, tried in every region like the others and before them: texts, ``@FILE`` (see
+            `mop.own_personas`), or names with texts.
         allow_code: Let the metric ``python_tests`` run what the model writes, in a sandbox (`mop.sandbox`).
         white_box: Model that writes instructions under soft prompts for the methods ``instructzero…``: ``local/...``, a
             GGUF file, a folder for transformers, or a Hugging Face name. It runs in this process.
