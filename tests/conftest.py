@@ -10,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from fake_upstream import FakeUpstream
 from postgres import Postgres, serving
@@ -17,6 +18,10 @@ from serving import Running, running, small_app
 
 from mop.lm.local import LocalServer
 from mop.lm.weights import DEFAULT_ENCODER, pull
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("mop", deadline=None)
+hypothesis.settings.load_profile("mop")
 
 TINY_MODEL = "local/smollm2-135m-instruct"
 
