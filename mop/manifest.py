@@ -13,7 +13,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from mop.decoding import Decoding
 from mop.drift import Reference
@@ -52,6 +60,18 @@ class _Persona(_Strict):
     gain: float
     gain_low: float
     gain_high: float
+    name: str = ""
+
+    @model_validator(mode="after")
+    def _only_an_own_one_has_a_name(self) -> _Persona:
+        if ("own" in (self.kind, self.tried)) != bool(self.name):
+            raise ValueError(f"persona: the name {self.name!r} for {self.kind}, tried {self.tried}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_name(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A file without personas of the user's own is, byte for byte, what it was before there were any.
+        return {name: value for name, value in fields(self).items() if (name, value) != ("name", "")}
 
 
 class _Expert(_Strict):

@@ -234,6 +234,7 @@ async def _aoptimize(
         soft=settings.soft,
         border_share=settings.border_share,
         personas=settings.personas != "off",
+        own_personas=settings.persona,
         encoder=encoder,
         white_box=white_box,
         allowance=Allowance(
@@ -343,7 +344,10 @@ def _run_name(settings: Settings, splits: Splits) -> str:
     """
     # Where calls are made is no part of a call's key either: the same calls elsewhere are the same run.
     elsewhere = {"base_url", "proposer_url", "judge_url", "backend", "scheduler"}
-    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code", *elsewhere})
+    # What came later is no part of the name of a run that does without it, so that such a run keeps its name.
+    unused = set() if settings.persona else {"persona"}
+    left_out = {"concurrency", "metric", "allow_code", *elsewhere, *unused}
+    given = settings.model_dump(mode="json", exclude=left_out)
     metric = metric_name(get_metric(settings.metric, allow_code=settings.allow_code))
     text = json.dumps([given, metric, data_hash(splits), version("mop")], sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -389,5 +393,6 @@ def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, A
                 "border_share",
                 "personas",
             )
-        },
+        }
+        | ({"persona": {one.name: one.text for one in settings.persona}} if settings.persona else {}),
     }

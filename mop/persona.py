@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: ``bare``: no persona. ``generic``: the same for every region. ``expert``: an identity written for the region.
-#: ``role-play``: that identity as a turn before the demos, which the model accepts.
-Kind = Literal["bare", "generic", "expert", "role-play"]
+#: ``role-play``: that identity as a turn before the demos, which the model accepts. ``own``: one that the user gave.
+Kind = Literal["bare", "generic", "expert", "role-play", "own"]
 
 _NAMES = {"generic": "generic persona", "expert": "expert identity", "role-play": "role-play as an expert"}
 
@@ -23,7 +23,8 @@ class Persona:
     ``kind`` is what is used, ``demos`` whether the prompt shows the region's demos, ``text`` the persona as the prompt
     says it (empty if bare). ``tried`` is the best persona on the region's ``examples``; it is the one used unless that
     is bare. ``gain`` is what ``tried`` gained over the better of the bare prompts there, shrunk toward the gain over
-    all regions, with an interval. Without any ``tried`` it says nothing.
+    all regions, with an interval. Without any ``tried`` it says nothing. ``name`` is what the user calls the persona
+    that was tried, if it is the user's own, else empty.
     """
 
     kind: Kind
@@ -34,6 +35,7 @@ class Persona:
     gain: float
     gain_low: float
     gain_high: float
+    name: str = ""
 
     @property
     def sentence(self) -> str:
@@ -46,8 +48,11 @@ class Persona:
             f"{self.examples} examples"
         )
         if self.kind == "bare":
-            return f"bare {shown}; the best persona, {_NAMES[self.tried]}, gained {figures}"
-        return f"{_NAMES[self.kind]} {shown}, {figures}"
+            return f"bare {shown}; the best persona, {self._who(self.tried)}, gained {figures}"
+        return f"{self._who(self.kind)} {shown}, {figures}"
+
+    def _who(self, kind: Kind) -> str:
+        return f'own persona "{self.name}"' if kind == "own" else _NAMES[kind]
 
 
 def _signed(value: float) -> str:

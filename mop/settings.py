@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mop.errors import SettingsError
 from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER, DEFAULT_WHITE_BOX
 from mop.metrics import Metric
+from mop.own_personas import OwnPersona, read_own
 from mop.search.methods import DEFAULT_METHOD, PARTICULAR, get_method
 
 #: Prefix of the environment variables that are settings.
@@ -74,6 +75,8 @@ class Settings(BaseModel):
         personas: ``gated`` tries personas in every region (an expert's identity, a generic one, a role-play) and uses
             one only where its paired gain over the bare prompt has a positive lower bound; ``off`` tries none. Two
             fifths of the budget are kept for that.
+        persona: Your own personas, tried in every region like the others and before them: texts, ``@FILE`` (see
+            `mop.own_personas`), or names with texts.
         allow_code: Let the metric ``python_tests`` run what the model writes, in a sandbox (`mop.sandbox`).
         white_box: Model that writes instructions under soft prompts for the methods ``instructzero…``: ``local/...``, a
             GGUF file, a folder for transformers, or a Hugging Face name. It runs in this process.
@@ -111,6 +114,7 @@ class Settings(BaseModel):
     soft: float = Field(default=0.2, ge=0, le=1)
     border_share: float = Field(default=0.05, ge=0, le=0.5)
     personas: Literal["off", "gated"] = "off"
+    persona: tuple[OwnPersona, ...] = ()
     allow_code: bool = False
     white_box: str = Field(default=DEFAULT_WHITE_BOX, min_length=1)
     seed: int = Field(default=0, ge=0)
@@ -160,6 +164,11 @@ class Settings(BaseModel):
             raise ValueError("give a number")
         return value
 
+    @field_validator("persona", mode="before")
+    @classmethod
+    def _own_personas(cls, value: Any) -> tuple[OwnPersona, ...]:
+        return read_own(value)
+
     @field_validator("method")
     @classmethod
     def _known_method(cls, value: str) -> str:
@@ -175,7 +184,7 @@ class Settings(BaseModel):
         asked = {
             name for name in PARTICULAR if name in self.model_fields_set and (name, self.experts) != ("experts", 1)
         }
-        asked = {name for name in asked if getattr(self, name) not in (None, False, "off")}
+        asked = {name for name in asked if getattr(self, name) not in (None, False, "off", ())}
         if ignored := sorted(asked - get_method(self.method).heeds):
             raise SettingsError(f"The method {self.method} takes no notice of {', '.join(ignored)}; leave that out.")
         if self.personas != "off" and self.experts == 1:
@@ -184,6 +193,8 @@ class Settings(BaseModel):
             raise SettingsError("--backend dask needs --scheduler ADDRESS, such as tcp://10.0.0.1:8786.")
         if self.scheduler is not None and self.backend != "dask":
             raise SettingsError("--scheduler is for --backend dask; give both.")
+        if self.persona and self.personas == "off":
+            raise SettingsError("A persona of your own is tried where personas are: set personas to gated as well.")
         return self
 
 

@@ -3,6 +3,7 @@
     bare         instruction                  ─► demos                     ─► query
     generic      "You are an expert …", instr ─► demos                     ─► query
     expert       identity, instruction        ─► demos                     ─► query
+    own          the user's text, instruction ─► demos                     ─► query
     role-play    instruction                  ─► identity, acceptance, demos ─► query
 
 An identity is written from the region's medoids (ExpertPrompting, arXiv 2305.14688). The role-play puts it into a turn
@@ -20,6 +21,7 @@ import numpy as np
 
 from mop.embeddings.projection import project
 from mop.lm.request import Request
+from mop.own_personas import OwnPersona
 from mop.persona import Kind
 from mop.personas.answering import why_unusable
 from mop.personas.exemplars import chosen
@@ -40,13 +42,19 @@ _SENTENCES = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
 class Guise:
     """What an expert is told to be: ``text``; in a role-play ``reply`` is how the model accepted it.
 
-    ``demos``: the prompt shows the region's demos.
+    ``demos``: the prompt shows the region's demos. ``name``: what the user calls it, if it is the user's own.
     """
 
     kind: Kind = "bare"
     demos: bool = True
     text: str = ""
     reply: str = ""
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called among the guises of a region."""
+        return f'own "{self.name}"' if self.kind == "own" else self.kind
 
     def wear(self, prompt: Prompt) -> Prompt:
         """Return an expert's prompt in this guise."""
@@ -59,8 +67,8 @@ class Guise:
 
 BARE = Guise()
 GENERIC = Guise("generic", text=STATIC)
-#: The guises of a region by kind, with demos.
-Wardrobe = Mapping[Kind, Guise]
+#: The guises of a region by label, with demos.
+Wardrobe = Mapping[str, Guise]
 
 
 def role_turn(identity: str) -> str:
@@ -81,14 +89,20 @@ def medoids(judging: Judging, layout: Layout) -> list[list[str]]:
     return found
 
 
+def own_guises(personas: Sequence[OwnPersona]) -> list[Guise]:
+    """Return the guises of the user's own personas."""
+    return [Guise("own", text=one.text, name=one.name) for one in personas]
+
+
 async def write_guises(judging: Judging, layout: Layout, instructions: Sequence[str]) -> list[Wardrobe]:
     """Return the guises of each region, as far as there are calls for them; ``instructions`` are the regions'.
 
-    A region whose identities fail the checks has none of its own.
+    A region whose identities fail the checks has none of its own. What the user gave is the same in every region.
     """
     count = len(layout.regions)
     asked = [region_request(instructions[region], inputs) for region, inputs in enumerate(medoids(judging, layout))]
-    wardrobes: list[dict[Kind, Guise]] = [{"generic": GENERIC} for _ in range(count)]
+    common = [GENERIC, *own_guises(judging.session.own_personas)]
+    wardrobes: list[dict[str, Guise]] = [{one.label: one for one in common} for _ in range(count)]
     # Two regions that ask for the same are asked about once.
     distinct = list(dict.fromkeys(asked))
     identities = await _identities(judging, distinct)

@@ -16,6 +16,7 @@ from mop.limits import Limits
 from mop.lm.client import ModelClient
 from mop.lm.white_box import WhiteBox
 from mop.mixture import Expert
+from mop.own_personas import OwnPersona
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
 from mop.search.ablations import Ablations
@@ -55,8 +56,8 @@ class Session:
     ``experts`` and ``proposals`` are the numbers that the user fixed, if any. ``coverage``, ``soft`` and
     ``border_share`` are about routes where regions end (`mop.search.borders`), 0 for off. ``ablations`` are the parts
     of the method that are exchanged for a comparison. ``personas``: try personas region by region; ``encoder`` is
-    there if so, and measures identities. ``white_box`` is there for the methods that heed the setting of
-    this name.
+    there if so, and measures identities; ``own_personas`` are tried beside the others. ``white_box`` is there for the
+    methods that heed the setting of this name.
     """
 
     problem: Problem
@@ -74,6 +75,7 @@ class Session:
     soft: float = 0.2
     border_share: float = 0.05
     personas: bool = False
+    own_personas: Sequence[OwnPersona] = ()
     encoder: Encoder | None = None
     white_box: WhiteBox | None = None
     allowance: Allowance | None = None

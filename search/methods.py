@@ -54,6 +54,7 @@ PARTICULAR = (
     "soft",
     "border_share",
     "personas",
+    "persona",
     "white_box",
 )
 

@@ -3,28 +3,30 @@
 Expert personas help with style and hurt with recall and reasoning (arXiv 2603.18507), so each region is asked by
 itself. Every guise (`mop.search.guises`), with the region's demos and without, answers the same validation examples as
 the bare prompt. A persona is used where its paired gain over the better of the two bare prompts, shrunk toward its gain
-over all regions, has a positive lower bound; several are tried, so each bound is wider for that (Bonferroni).
+over all regions, has a positive lower bound; several are tried, so each bound is wider for that (Bonferroni). A persona
+that the user gives counts like any other: the more are tried, the more each has to show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mop.persona import Kind, Persona
+from mop.persona import Persona
 from mop.prompts import Prompt
 from mop.search.experts import Layout
-from mop.search.guises import BARE, Guise, Wardrobe, write_guises
+from mop.search.guises import BARE, Guise, Wardrobe, own_guises, write_guises
 from mop.search.judging import Cell, Judging
 from mop.search.proposers import Candidate
 from mop.stats import Shrunk, shrink
 
 Scores = NDArray[np.float64]
-#: What is tried: a kind of persona, and whether the region's demos are shown.
-Form = tuple[Kind, bool]
+#: What is tried: the label of a guise, which is its kind or names the user's own, and whether the region's demos are
+#: shown.
+Form = tuple[str, bool]
 PLAIN: Form = ("bare", True)
 STRIPPED: Form = ("bare", False)
 #: Order of trying: what helps most often first, for the calls may end. A persona without demos needs `STRIPPED`.
@@ -37,6 +39,7 @@ FORMS: tuple[Form, ...] = (
     ("generic", False),
     ("role-play", False),
 )
+_KINDS = {label for label, _ in FORMS}
 #: One-sided confidence that any of the personas tried must reach, all together.
 CONFIDENCE = 0.9
 #: A region with fewer validation examples proves nothing.
@@ -80,6 +83,14 @@ class Chosen:
         return self.guise.wear(layout.prompt(region, self.candidate.instruction))
 
 
+def in_order(own: Iterable[str]) -> tuple[Form, ...]:
+    """Return all forms in the order of trying: the user's ``own`` personas (labels) before those of `FORMS`."""
+    labels = list(own)
+    bare = FORMS.index(STRIPPED) + 1
+    shown, hidden = ([(label, demos) for label in labels] for demos in (True, False))
+    return (*shown, *FORMS[:bare], *hidden, *FORMS[bare:])
+
+
 def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count: int) -> list[Pick]:
     """Choose the form of each region.
 
@@ -100,7 +111,8 @@ def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count:
             # A persona is compared with the bare prompt that did better here, whether that is proven or not.
             if here.any() and stripped[here].mean() > plain[here].mean():
                 better[regions == region] = stripped[regions == region]
-    personas = [form for form in FORMS if form in rows and form[0] != "bare"]
+    own = dict.fromkeys(label for label, _ in rows if label not in _KINDS)
+    personas = [form for form in in_order(own) if form in rows and form[0] != "bare"]
     tried: list[list[Tried]] = [[] for _ in range(count)]
     for form in personas:
         differences = rows[form] - better
@@ -141,13 +153,14 @@ class PersonaGate:
         self._retrieved = layout.retrieved(vectors)
         self._bare = [layout.prompt(region, one.instruction) for region, one in enumerate(chosen)]
         self._rows: dict[Form, Scores] = {PLAIN: scores}
+        self._own = [one.label for one in own_guises(judging.session.own_personas)]
 
     async def choose(self) -> tuple[list[Chosen], Scores, dict[str, object]]:
         """Return what each region's expert is told, the scores of all experts, and what was tried as plain data."""
         instructions = [one.instruction for one in self._chosen]
         wardrobes = await write_guises(self._judging, self._layout, instructions)
         missing = []
-        for form in FORMS:
+        for form in in_order(self._own):
             cells = self._cells(form, wardrobes)
             if not cells or (not form[1] and form != STRIPPED and STRIPPED not in self._rows):
                 continue
@@ -164,7 +177,7 @@ class PersonaGate:
             here = self._regions == region
             scores[here] = self._rows[pick.form][here]
             guise = _guise(pick.form, wardrobes[region])
-            chosen.append(Chosen(candidate, guise, _persona(pick, guise)))
+            chosen.append(Chosen(candidate, guise, _persona(pick, guise, wardrobes[region])))
         return chosen, scores, self._report(picks, missing)
 
     def _cells(self, form: Form, wardrobes: Sequence[Wardrobe]) -> list[Cell]:
@@ -181,8 +194,11 @@ class PersonaGate:
         return cells
 
     def _report(self, picks: Sequence[Pick], missing: Sequence[str]) -> dict[str, object]:
+        personas = sum(label != "bare" for label, _ in self._rows)
+        own = {"own": self._own, "bounds_together": personas} if self._own else {}
         return {
             "confidence": CONFIDENCE,
+            **own,
             "tried": [_name(form) for form in self._rows],
             "no_calls_left_for": list(missing),
             "regions": [
@@ -209,15 +225,15 @@ def _guise(form: Form, wardrobe: Wardrobe) -> Guise:
     return replace(BARE if form[0] == "bare" else wardrobe[form[0]], demos=form[1])
 
 
-def _persona(pick: Pick, guise: Guise) -> Persona:
+def _persona(pick: Pick, guise: Guise, wardrobe: Wardrobe) -> Persona:
     best = pick.best
     if best is None:
         return Persona(guise.kind, guise.demos, guise.text, "bare", 0, 0.0, 0.0, 0.0)
     low, high = max(-1.0, best.shrunk.low), min(1.0, best.shrunk.high)
     gain = best.shrunk.mean
-    return Persona(
-        guise.kind, guise.demos, guise.text, best.form[0], best.examples, float(gain), float(low), float(high)
-    )
+    tried = wardrobe[best.form[0]]
+    figures = float(gain), float(low), float(high)
+    return Persona(guise.kind, guise.demos, guise.text, tried.kind, best.examples, *figures, tried.name)
 
 
 def _name(form: Form) -> str:

@@ -232,7 +232,12 @@ def test_an_identity_has_three_lengths_and_the_neutral_text_that_of_the_identity
     worn = lengths(identity, "You are a baker as well.")
     assert worn["short"] == "You are a cook on a ship."
     assert worn["long"].startswith(identity)
-    assert count_words(ARMS["neutral"].text(worn)) == count_words(identity)
+    for length in ("short", "medium", "long"):
+        suffix = "" if length == "medium" else f"-{length}"
+        words = count_words(ARMS[f"expert{suffix}"].text(worn))
+        assert abs(count_words(ARMS[f"neutral{suffix}"].text(worn)) - words) <= 1
+        told = ARMS[f"expert{suffix}-user"].messages(worn[length], "Answer.", "Why?")
+        assert told == (("system", "Answer."), ("user", f"{worn[length]}\n\nWhy?"))
     assert [count_words(neutral(words)) for words in (1, 40, 300)] == [1, 40, 300]
     assert "you" not in neutral(300).lower().split()
 

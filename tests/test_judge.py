@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import pytest
 from fake_endpoint import FakeEndpoint, Fault
@@ -208,6 +209,26 @@ def test_length_matched_pairs_are_counted_apart() -> None:
     lengths = by_length(pairs, [won, won, Verdict(("second", "second"))])
     assert (lengths.alike.wins, lengths.first_longer.wins, lengths.first_shorter.losses) == (1, 1, 1)
     assert win_rate([won, Verdict(("tie", "tie"))]).rate == 0.75
+
+
+@given(st.lists(st.sampled_from(["first", "second", "tie"]), min_size=1, max_size=40))
+def test_a_win_rate_is_never_certain_and_more_pairs_say_more(winners: list[Literal["first", "second", "tie"]]) -> None:
+    verdicts = [Verdict((one, one)) for one in winners]
+    few, many = win_rate(verdicts), win_rate(verdicts * 4)
+    for found in (few, many):
+        assert found.interval is not None
+        assert 0 <= found.interval.low <= found.rate <= found.interval.high <= 1
+        assert found.interval.low < found.interval.high
+    assert few.interval is not None
+    assert many.interval is not None
+    assert many.interval.high - many.interval.low < few.interval.high - few.interval.low
+
+
+def test_nothing_but_ties_do_not_prove_that_two_systems_are_equal() -> None:
+    interval = win_rate([Verdict(("first", "second"))] * 20).interval
+    assert interval is not None
+    assert interval.low < 0.45
+    assert interval.high > 0.55
 
 
 def test_agreement_with_a_checker_is_a_share_and_a_kappa() -> None:

@@ -65,7 +65,11 @@ ARMS = {
         Arm("neutral", "neutral"),
         Arm("expert-short", "identity", "short"),
         Arm("expert-long", "identity", "long"),
+        Arm("neutral-short", "neutral", "short"),
+        Arm("neutral-long", "neutral", "long"),
         Arm("expert-user", "identity", place="user"),
+        Arm("expert-short-user", "identity", "short", "user"),
+        Arm("expert-long-user", "identity", "long", "user"),
         Arm("neutral-user", "neutral", place="user"),
     )
 }
@@ -76,7 +80,11 @@ CONTRASTS = (
     ("expert", "neutral"),
     ("expert", "generic"),
     ("expert-long", "expert-short"),
+    ("expert-short", "neutral-short"),
+    ("expert-long", "neutral-long"),
     ("expert-user", "expert"),
+    ("expert-short-user", "expert-short"),
+    ("expert-long-user", "expert-long"),
     ("expert-user", "neutral-user"),
 )
 

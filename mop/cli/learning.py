@@ -119,7 +119,8 @@ def _say_plan(plan: Plan, settings: Settings, splits: Splits, output: Output) ->
     if plan.region_counts == (1,) and settings.experts is None and settings.method == DEFAULT_METHOD:
         output.warn(
             f"{plural(len(splits.train), 'training example')} and {len(splits.validation):,} for validation are too "
-            "few for several experts, so one prompt is learned."
+            "few for several experts, so one prompt is learned"
+            + (" and your persona is not tried." if settings.persona else ".")
         )
 
 
@@ -232,10 +233,28 @@ def _personas(mixture: Mixture) -> list[str]:
     """Return in how many regions a persona is used, if personas were tried."""
     if "personas" not in mixture.report:
         return []
+    own = _own_personas(_mapping(mixture.report["personas"]))
     if all(one.persona is None for one in mixture.experts):
-        return ["Personas: none is used by the one prompt."]
+        return ["Personas: none is used by the one prompt.", *own]
     used = sum(one.persona is not None and one.persona.kind != "bare" and not one.fallback for one in mixture.experts)
-    return [f"Personas: proven to help in {used} of {plural(len(mixture), 'region')}; the others stay bare."]
+    return [f"Personas: proven to help in {used} of {plural(len(mixture), 'region')}; the others stay bare.", *own]
+
+
+def _own_personas(report: Mapping[str, Any]) -> list[str]:
+    """Return what became of the user's own personas; nothing where none was given."""
+    if not (own := report.get("own")):
+        return []
+    wins = [sum(one["used"].startswith(label) for one in report["regions"]) for label in own]
+    found = [
+        f"{label}: used in {plural(count, 'region')}." if count else f"{label}: used nowhere."
+        for label, count in zip(own, wins, strict=True)
+    ]
+    together, sure = report["bounds_together"], f"{100 * report['confidence']:.0f} %"
+    if together > 1:
+        found.append(f"{together} forms of personas were tried; each has to prove its gain so that all hold at {sure}.")
+    if missing := report["no_calls_left_for"]:
+        found.append(f"Not tried, for want of calls: {', '.join(missing)}.")
+    return [one[0].upper() + one[1:] for one in found]
 
 
 def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) -> None:

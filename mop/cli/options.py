@@ -228,5 +228,7 @@ class SearchOptions(QuickstartOptions):
     """dask: the workers of a Dask cluster make the calls; their ledger is on PostgreSQL [default: local]."""
     scheduler: str | None = None
     """Address of the Dask scheduler, such as tcp://10.0.0.1:8786."""
+    persona: Annotated[tuple[str, ...] | None, Parameter(negative=())] = None
+    """With gated: a persona of your own to try in every region, or @FILE.jsonl of names and texts; repeat for more."""
     allow_code: bool | None = None
     """Let the metric python_tests run what the model writes, in a sandbox [default: no]."""

@@ -13,7 +13,7 @@ from scipy import stats
 
 from mop.judge.judging import Pair, Verdict
 from mop.metrics.checks import count_words
-from mop.stats import Interval, proportion_interval
+from mop.stats import Interval, paired_difference
 
 #: Answers whose numbers of words differ by no more than this factor are about equally long.
 ALIKE = 1.25
@@ -72,10 +72,16 @@ class WinRate:
 
 
 def win_rate(verdicts: Sequence[Verdict]) -> WinRate:
-    """Return the win rate of the first answers, ties as half a win; NaN without pairs."""
+    """Return the win rate of the first answers, ties as half a win; NaN without pairs.
+
+    The interval is that of the share of wins less the share of losses, which has a width for nothing but ties as well.
+    """
     scores = np.array([verdict.score for verdict in verdicts])
     rate = float(scores.mean()) if len(scores) else float("nan")
-    interval = proportion_interval(scores) if len(scores) else None
+    interval = None
+    if len(scores):
+        lead = paired_difference(scores == 1, scores == 0)
+        interval = Interval(0.5 + lead.low / 2, 0.5 + lead.high / 2)
     wins, losses = int((scores == 1).sum()), int((scores == 0).sum())
     return WinRate(rate, interval, wins, len(scores) - wins - losses, losses)
 
