@@ -78,9 +78,10 @@ def train_prism(
     asking = {
         name: getattr(options, name) for name in ("queries", "answer_tokens", "answer_temperature", "temperature")
     }
-    settings = prism_settings({**training, **asking})
+    prism_settings({**training, **asking})  # a wrong one is told before anything is loaded
     mixture = load_mixture(options.mixture) if options.mixture else None
     student = load(base, device=device, dtype=dtype)
+    settings = prism_settings({**training, **asking}, student.model.num_parameters())
     watch = _Watch(output)
     with opened_ledger(None) if options.judge else nullcontext() as ledger:
         judge = Judge(connect(options.judge, ledger=ledger, run="students train")) if options.judge and ledger else None
