@@ -35,7 +35,7 @@ class PrismOptions:
     answer_temperature: float | None = None
     """Of answers with and without the persona [default: 0.7]."""
     temperature: float | None = None
-    """Softens teacher and student [default: 2]."""
+    """Softens teacher and student [default: 1]."""
     mixture: Path | None = None
     """A learned mixture: its regions are features of the gate, and the table that it must beat."""
     judge: str | None = None
