@@ -1,14 +1,15 @@
 """Gated students: does an adapter behind a gate keep a persona's rules without its prompt, and leave the rest alone?
 
-    python -m benchmarks.students --small --out FOLDER        # minutes on two cores
-    python -m benchmarks.students --out FOLDER                # about an hour on two cores
+    python -m benchmarks.students --small --out FOLDER        # about an hour on one core
+    python -m benchmarks.students --out FOLDER                # hours on two cores
     python -m benchmarks.students --model NAME --topics 12 --seeds 5 --out FOLDER    # a GPU
 
-Personas with rules that a program can check; generative prompts and factual ones with exact answers; no template is in
-both splits. Labels for the gate come from the checks: on where the persona's answer is right and the bare one isn't.
-The model as its own judge, in both orders, is reported beside them. Arms: four prompts, then the adapter always on,
-behind its gate, behind its gate's decisions shuffled, and behind the decisions that the checks would take. Stopped, the
-same command goes on where it was. Results go to FOLDER/results.json.
+Personas with rules that a program can check; generative prompts and factual ones with exact answers; no template and no
+topic is in both splits. Labels for the gate come from the checks: on where the persona's answer is right and the bare
+one isn't. The model as its own judge, in both orders, is reported beside them. Arms: four prompts, then the adapter
+always on, behind its gate, behind the table of a mixture's regions, behind the gate's decisions shuffled, and behind
+the decisions that the checks would take. Stopped, the same command goes on where it was. Results go to
+FOLDER/results.json.
 """
 
 from __future__ import annotations
@@ -23,37 +24,43 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.student_tasks import ARMS, PERSONAS, Split, Task, right, tasks
+from benchmarks.student_tasks import ARMS, PERSONAS, Split, Task, tasks
+from benchmarks.students_results import Answers, agreement, better, differences, table
+from mop.embeddings.regions import find_regions
+from mop.encoding import resolve_encoder
 from mop.errors import ModelError
 from mop.judge import Judge, Pair
 from mop.lm.request import Request
+from mop.mixture import PROBES, EncoderRecord
 from mop.seeds import stream
-from mop.stats import paired_difference, proportion_interval
 from mop.students import adapters
 from mop.students.asking import StudentClient
 from mop.students.bootstrap import Bootstrap
-from mop.students.distil import mean_divergence
-from mop.students.distil_batches import in_turn, make_item
-from mop.students.features import FirstLayer
+from mop.students.features import Features, FirstLayer, Regions
+from mop.students.gate import compute
+from mop.students.gate_training import table_gate
 from mop.students.gated import Gated
 from mop.students.models import Student, load
-from mop.students.prism import DISTILLATION, Prism, fit_gate
+from mop.students.prism import Prism, distillation, fit_gate, with_divergence
 from mop.students.stages import Row, read_rows, run_stage, write_rows
 from mop.students.teaching import distil
 from mop.students.trainer import Step
 
-Answers = dict[str, list[str]]
-#: Learning rate; winning answers are few, so steps are too.
-RATE = 5e-4
+#: Encoder and number of regions of the table; small regions are dissolved.
+ENCODER, REGIONS = "local/all-minilm-l6-v2", 8
+#: Share of the templates whose winning answers aren't trained on.
+HELD_OUT = 0.12
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run what isn't done yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="local/qwen2.5-coder-0.5b-instruct")
+    parser.add_argument("--dtype", default="auto", help="bfloat16 takes half the time where a processor has it")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--small", action="store_true", help="few topics, short answers, few verdicts")
-    parser.add_argument("--topics", type=int)
+    parser.add_argument("--topics", type=int, help="topics of each generative training template")
+    parser.add_argument("--test-topics", type=int)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--max-tokens", type=int)
@@ -61,41 +68,49 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error("--seeds must be 1 or more")
-    defaults = (3, 3, 12, 8) if options.small else (8, 4, 40, 96)
-    topics, epochs, max_tokens, judged = (
-        default if given is None else given
-        for given, default in zip(
-            (options.topics, options.epochs, options.max_tokens, options.judged), defaults, strict=True
-        )
+    defaults = (1, 1, 6, 16, 4) if options.small else (6, 4, 8, 40, 96)
+    chosen = (options.topics, options.test_topics, options.epochs, options.max_tokens, options.judged)
+    topics, test_topics, epochs, max_tokens, judged = (
+        default if given is None else given for given, default in zip(chosen, defaults, strict=True)
     )
-    student = load(options.model)
-    train, test = tasks("train", topics), tasks("test", topics)
-    prompted = {arm: _texts(ask(student, options.out, "test", arm, topics, max_tokens)) for arm in ARMS}
-    taught = ask(student, options.out, "train", "persona", topics, max_tokens)
-    seen = {"persona": _texts(taught), "bare": _texts(ask(student, options.out, "train", "bare", topics, max_tokens))}
+    student = load(options.model, dtype=options.dtype)
+    train, test = tasks("train", topics), tasks("test", test_topics)
+    taught, bare = (ask(student, options.out, "train", arm, train, max_tokens) for arm in ("persona", "bare"))
+    seen = {"persona": _texts(taught), "bare": _texts(bare)}
     labels = better(train, seen["persona"], seen["bare"])
-    own = judge(student, options.out, train[:: max(1, len(train) // max(1, judged))][:judged], train, seen)
-    rows = [_row(student, one, answer, label) for one, answer, label in zip(train, taught, labels, strict=True)]
+    rows = [_row(one, answer, label) for one, answer, label in zip(train, taught, labels, strict=True)]
+    won = asyncio.run(with_divergence(options.out, [row for row in rows if row["persona_won"]], student, _say))
+    prompted = {arm: _texts(ask(student, options.out, "test", arm, test, max_tokens)) for arm in ARMS}
+    own: dict[str, bool] = {}
     runs: list[dict[str, Any]] = []
     for seed in range(options.seeds):
-        runs.append(one_seed(student, options.out, seed, rows, test, prompted, epochs, max_tokens))
+        runs.append(one_seed(student, options.out, seed, rows, won, test, prompted, epochs, max_tokens))
+        if seed == options.seeds - 1:
+            own = judge(student, options.out, train[:: max(1, len(train) // max(1, judged))][:judged], train, seen)
         results = {
             "model": student.name,
-            "sizes": {"train": len(train), "test": len(test), "topics": topics, "epochs": epochs, "tokens": max_tokens},
+            "numbers": _numbers(student),
+            "sizes": {"train": len(train), "test": len(test), "epochs": epochs, "tokens": max_tokens},
             "labels": {"on": float(np.mean(labels)), "own_judge": agreement(own, train, labels)},
-            "arms": table(test, prompted, runs),
-            "differences": differences(test, prompted, runs),
+            "arms": table(test, prompted, [run["answers"] for run in runs]),
+            "differences": differences(test, prompted, [run["answers"] for run in runs]),
             "seeds": [run["facts"] for run in runs],
         }
         (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))
 
 
-def ask(student: Student, folder: Path, split: Split, arm: str, topics: int, max_tokens: int) -> list[Row]:
-    """Return the base model's greedy answers to a split under an arm's prompt, with ``answer`` and ``ended``."""
-    given = tasks(split, topics)
+def ask(student: Student, folder: Path, split: Split, arm: str, given: Sequence[Task], max_tokens: int) -> list[Row]:
+    """Return the base model's greedy answers to prompts under an arm's prompt, with ``answer`` and ``ended``."""
     work = [
-        {"query": one.query, "system": ARMS[arm](one), "model": student.name, "max_tokens": max_tokens} for one in given
+        {
+            "query": one.query,
+            "system": ARMS[arm](one),
+            "model": student.name,
+            "numbers": _numbers(student),
+            "max_tokens": max_tokens,
+        }
+        for one in given
     ]
 
     async def make(rows: Sequence[Row]) -> list[Row]:
@@ -108,12 +123,7 @@ def ask(student: Student, folder: Path, split: Split, arm: str, topics: int, max
         return [{"answer": reply.text, "ended": reply.finish_reason == "stop"} for reply in replies]
 
     path = folder / f"{split}_{arm.replace(' ', '_')}.jsonl"
-    return asyncio.run(run_stage(path, work, make, chunk=len(work), progress=_say))
-
-
-def better(given: Sequence[Task], told: Sequence[str], bare: Sequence[str]) -> list[bool]:
-    """Return where the first answer is right and the second isn't."""
-    return [right(task, one) and not right(task, two) for task, one, two in zip(given, told, bare, strict=True)]
+    return asyncio.run(run_stage(path, work, make, progress=_say))
 
 
 def judge(
@@ -142,6 +152,7 @@ def one_seed(
     folder: Path,
     seed: int,
     rows: Sequence[Row],
+    won: Sequence[Row],
     test: Sequence[Task],
     prompted: Answers,
     epochs: int,
@@ -150,34 +161,43 @@ def one_seed(
     """Return the answers of the adapter's arms for one seed, and what was measured on the way."""
     place = folder / f"seed_{seed}"
     student = adapters.detach(student)
-    features = [FirstLayer(student.model, student.tokenizer)]
+    queries = [row["query"] for row in rows]
+    features: list[Features] = [FirstLayer(student.model, student.tokenizer), regions(queries, seed)]
     gate = fit_gate(place, rows, features, seed)
-    won = [row for row in rows if row["persona_won"]]
-    trainer = DISTILLATION.model_copy(update={"seed": seed, "learning_rate": RATE})
-    settings = Prism(Bootstrap(), trainer, epochs=epochs, batch=2, micro=2, held_out=0.17, seed=seed)
+    trainer = distillation(student.model.num_parameters()).model_copy(update={"seed": seed})
+    settings = Prism(Bootstrap(), trainer, epochs=epochs, batch=2, micro=2, held_out=HELD_OUT, seed=seed)
     gated, report = distil(won, student, gate, features, place, settings, _told(seed))
-    answers = adapter_answers(gated, place, test, max_tokens, prompted, seed)
+    opponent = table_gate(compute(features, ["regions"], queries), [row["persona_won"] for row in rows])
+    asked = [one.query for one in test]
+    by_table = opponent.decide(opponent.probabilities(compute(features, ["regions"], asked), len(asked))).tolist()
+    answers = adapter_answers(gated, place, test, max_tokens, prompted, seed, by_table)
     on = answers.pop("on")
     facts = {
         **report,
         "gate": {"kind": gate.kind, **gate.evidence},
-        "routing": {kind: float(np.mean([one for one, task in zip(on, test, strict=True) if task.factual == factual]))
-                    for kind, factual in (("generative", False), ("factual", True))},
+        "routing": _routing(on, test),
+        "routing_by_table": _routing(by_table, test),
         "off_rows_equal_to_bare": [
             sum(a == b for a, b, one in zip(answers["gated"], prompted["bare"], on, strict=True) if not one),
             sum(not one for one in on),
         ],
-    }  # fmt: skip
+    }
     adapters.detach(student)
     return {"answers": answers, "facts": facts}
 
 
 def adapter_answers(
-    gated: Gated, place: Path, test: Sequence[Task], max_tokens: int, prompted: Answers, seed: int
+    gated: Gated,
+    place: Path,
+    test: Sequence[Task],
+    max_tokens: int,
+    prompted: Answers,
+    seed: int,
+    by_table: Sequence[bool],
 ) -> dict[str, Any]:
     """Return the answers of all arms with the adapter, and the gate's decisions as ``on``.
 
-    Rows of a batch don't touch each other, so the shuffled and the oracle gate take theirs from the arms at hand.
+    Rows of a batch don't touch each other, so the other gates take theirs from the arms at hand.
     """
     known = list(read_rows(place / "answers.jsonl").values())
     if [row["query"] for row in known] != [one.query for one in test]:
@@ -195,82 +215,48 @@ def adapter_answers(
     on = [bool(row["on"]) for row in known]
     shuffled = stream(seed, "shuffled gate").permutation(on).tolist()
     oracle = better(test, ungated, bare)
-    mixed = {"shuffled gate": shuffled, "oracle gate": oracle}
+    mixed = {"region table": by_table, "shuffled gate": shuffled, "oracle gate": oracle}
     found: dict[str, Any] = {"ungated": ungated, "gated": [row["gated"] for row in known], "on": on}
     for arm, choice in mixed.items():
         found[arm] = [one if use else two for one, two, use in zip(ungated, bare, choice, strict=True)]
     return found
 
 
-def table(test: Sequence[Task], prompted: Answers, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return for each arm: rules obeyed and facts right with intervals, and words of an answer; means over seeds."""
-    found = {}
-    for arm in (*prompted, *runs[0]["answers"]):
-        texts = [prompted[arm]] if arm in prompted else [run["answers"][arm] for run in runs]
-        row: dict[str, Any] = {"words": float(np.mean([len(text.split()) for one in texts for text in one]))}
-        for kind, factual in (("rule", False), ("fact", True)):
-            scores = _scores(test, texts, factual)
-            interval = proportion_interval(scores)
-            row[kind] = {"mean": float(scores.mean()), "low": interval.low, "high": interval.high, "n": len(scores)}
-        found[arm] = row
-    return found
+def regions(queries: Sequence[str], seed: int) -> Regions:
+    """Return the distances to regions of these queries as features: those that a mixture learned on them would have."""
+    encoder = resolve_encoder(ENCODER)
+    found = find_regions(encoder.encode(list(queries)), REGIONS, seed=seed)
+    return Regions(encoder, EncoderRecord(ENCODER, encoder.identity, encoder.encode(PROBES)), found.centroids)
 
 
-def differences(test: Sequence[Task], prompted: Answers, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return paired differences with their intervals, over prompts; several seeds of a prompt are averaged first."""
-    wanted = (
-        ("rule: gated minus persona", "gated", "persona", False),
-        ("rule: gated minus bare", "gated", "bare", False),
-        ("rule: gated minus shuffled gate", "gated", "shuffled gate", False),
-        ("fact: gated minus bare", "gated", "bare", True),
-        ("fact: gated minus ungated", "gated", "ungated", True),
-        ("fact: gated minus persona", "gated", "persona", True),
-        ("fact: ungated minus bare", "ungated", "bare", True),
-        ("fact: neutral text minus bare", "neutral text", "bare", True),
-    )
-    found = {}
-    for name, one, other, factual in wanted:
-        texts = [[prompted[arm]] if arm in prompted else [run["answers"][arm] for run in runs] for arm in (one, other)]
-        gap = paired_difference(*(_scores(test, given, factual) for given in texts))
-        found[name] = {"mean": gap.mean, "low": gap.low, "high": gap.high, "p": gap.p_value, "n": gap.n}
-    return found
+def _routing(on: Sequence[bool], test: Sequence[Task]) -> dict[str, float]:
+    """Return the share of each kind of prompt that goes to the adapter."""
+    kinds = [task.kind for task in test]
+    return {
+        kind: float(np.mean([one for one, other in zip(on, kinds, strict=True) if other == kind]))
+        for kind in dict.fromkeys(kinds)
+    }
 
 
-def agreement(own: dict[str, bool], train: Sequence[Task], labels: Sequence[bool]) -> dict[str, Any]:
-    """Return how often the model as its own judge says what the checks say."""
-    checked = {task.query: label for task, label in zip(train, labels, strict=True)}
-    same = [checked[query] == won for query, won in own.items()]
-    return {"pairs": len(same), "persona_won": sum(own.values()), "agrees": sum(same)}
-
-
-def _scores(test: Sequence[Task], texts: Sequence[Sequence[str]], factual: bool) -> Any:
-    rows = [
-        [float(right(task, text)) for task, text in zip(test, one, strict=True) if task.factual == factual]
-        for one in texts
-    ]
-    return np.mean(rows, axis=0)
+def _numbers(student: Student) -> str:
+    return str(student.model.dtype).removeprefix("torch.")
 
 
 def _texts(rows: Sequence[Row]) -> list[str]:
     return [row["answer"] for row in rows]
 
 
-def _row(student: Student, task: Task, answer: Row, won: bool) -> Row:
-    """Return what the gate and the distillation take; winners with the divergence before any step."""
-    text = PERSONAS[task.persona].text
-    row = {
+def _row(task: Task, answer: Row, won: bool) -> Row:
+    """Return what the gate and the distillation take."""
+    return {
         "query": task.query,
         "persona": task.persona,
         "intent": task.template,
-        "text": text,
+        "text": PERSONAS[task.persona].text,
         "with_persona": answer["answer"],
         "ended": answer["ended"],
         "persona_won": won,
     }
-    if won:
-        item = make_item(student.tokenizer, task.query, text, answer["answer"], ended=answer["ended"])
-        row["divergence"] = mean_divergence(student, in_turn([item]))
-    return row
 
 
 def _told(seed: int) -> Callable[[Step], None]:

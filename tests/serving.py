@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx2
-import uvicorn
 from small import small_mixture
 from starlette.applications import Starlette
 
 from mop.serve.app import create_app
 from mop.serve.batching import EncodeBatcher
 from mop.serve.limits import Limits
-from mop.serve.process import Plan, bind, config_of
+from mop.serve.process import Plan, Server, bind, config_of
 from mop.serve.prompting import Style
 from mop.serve.registry import Served
 from mop.serve.upstream import Upstream
@@ -50,7 +49,7 @@ class Running:
         self.root = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.url = f"{self.root}/v1"
         plan = Plan((), limits=self.gateway.limits, grace=grace)  # type: ignore[arg-type]  # None waits for ever
-        self.server = uvicorn.Server(config_of(app, plan))
+        self.server = Server(config_of(app, plan), lambda: None)
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve(sockets=[self._socket])), daemon=True
         )

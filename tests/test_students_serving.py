@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import openai
 import pytest
@@ -344,6 +346,23 @@ def test_any_fields_are_read_or_refused_as_the_callers_mistake(fields: dict[str,
 
 
 # --- the process
+
+
+def test_a_second_ctrl_c_hangs_up_in_the_middle_of_a_stream_and_logs_no_error(
+    opened: OpenStudent, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"messages": [{"role": "user", "content": QUERIES[2]}], "max_tokens": 1500, "stream": True}
+    with running(create_student_app(opened, "sailor", batch=1, loopback=True)) as one:
+        with httpx2.stream("POST", f"{one.url}/chat/completions", json=given, trust_env=False, timeout=60) as answer:
+            pieces = answer.iter_lines()
+            assert next(pieces).startswith("data:")
+            for _ in range(2):
+                one.server.handle_exit(signal.SIGINT, None)
+            with pytest.raises(httpx2.TransportError):
+                list(pieces)
+        one.thread.join(timeout=60)
+        assert not one.thread.is_alive()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_the_command_serves_a_folder_and_ends_on_ctrl_c(tmp_path: Path, tiny_model: Path) -> None:

@@ -35,7 +35,7 @@ class PrismOptions:
     answer_temperature: float | None = None
     """Of answers with and without the persona [default: 0.7]."""
     temperature: float | None = None
-    """Softens teacher and student [default: 2]."""
+    """Softens teacher and student [default: 1]."""
     mixture: Path | None = None
     """A learned mixture: its regions are features of the gate, and the table that it must beat."""
     judge: str | None = None
@@ -78,9 +78,10 @@ def train_prism(
     asking = {
         name: getattr(options, name) for name in ("queries", "answer_tokens", "answer_temperature", "temperature")
     }
-    settings = prism_settings({**training, **asking})
+    prism_settings({**training, **asking})  # a wrong one is told before anything is loaded
     mixture = load_mixture(options.mixture) if options.mixture else None
     student = load(base, device=device, dtype=dtype)
+    settings = prism_settings({**training, **asking}, student.model.num_parameters())
     watch = _Watch(output)
     with opened_ledger(None) if options.judge else nullcontext() as ledger:
         judge = Judge(connect(options.judge, ledger=ledger, run="students train")) if options.judge and ledger else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -31,6 +33,8 @@ _KEEP_ALIVE = 75
 _BACKLOG = 2048
 #: Connections that one process of several takes at a time, so that the others get theirs.
 _SHARED_BACKLOG = 4
+#: Seconds that answers have to end in when their callers were hung up on.
+_LAST_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -145,15 +149,42 @@ def run_app(app: Starlette, plan: Plan, bound: socket.socket, announce: Callable
     """Do what `run` does for any application; of the plan only the address, limits and grace count."""
     # uvicorn raises the signal again once it has ended; by then there is nothing left to terminate.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
-    _Server(config_of(app, plan), announce).run(sockets=[bound])
+    Server(config_of(app, plan), announce).run(sockets=[bound])
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """uvicorn's server; ``announce`` is called when it listens, and a second Ctrl-C hangs up on all callers.
+
+    uvicorn itself would cancel the answers under way, which it then logs as failures of the application.
+    """
+
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce = announce
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal; it may come in the middle of anything."""
+        super().handle_exit(sig, frame)
+        if self.force_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hang_up)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, and let the application end as well if callers were hung up on."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=_LAST_SECONDS)
+            await self.lifespan.shutdown()
+
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         for one in sockets or ():
             # asyncio takes as many connections at once as may wait; they may be more than one process takes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from mop.students.prompting import answer_ids, ids_before
 
 #: Tokens of an answer that are taught.
 MOST_ANSWER_TOKENS = 512
+#: Tokens that an answer opens with. What they are decides what follows; taught word for word, the rest is easy.
+OPENING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,31 @@ class DistilBatches:
 
     Args:
         items: The winning answers.
-        order: Numbers of the items of each step (`mop.students.batches.lay_out`).
-        micro: Items on the device at a time; a batch weighs as many tokens as its answers have.
+        order: Numbers of the items of each step (`mop.students.balance.even_order`).
+        micro: Items on the device at a time.
+        opening: What each of an answer's first `OPENING` tokens weighs beside a later one. Every answer weighs the
+            same, however long it is. None weighs all tokens of all answers alike, so that long answers count for more.
+        teacher: Says what the teacher says on an item, shape (answer, vocabulary); None leaves that to the loss.
     """
 
-    def __init__(self, items: Sequence[Item], order: Sequence[Sequence[int]], *, micro: int) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        order: Sequence[Sequence[int]],
+        *,
+        micro: int,
+        opening: float | None = None,
+        teacher: Callable[[Item], Any] | None = None,
+    ) -> None:
         if micro < 1:
             raise SettingsError(f"{micro} rows at a time were asked for; give at least 1.")
+        if opening is not None and not opening > 0:
+            raise SettingsError(
+                f"The opening of an answer was to weigh {opening}; give a number above 0, 1 for no more."
+            )
         self._items, self._order, self._micro = items, order, micro
-        digest = hashlib.sha256(f"{micro} {order}".encode())
+        self._opening, self._teacher = opening, teacher
+        digest = hashlib.sha256(f"{micro} {opening} {order}".encode())
         for one in items:
             digest.update(repr((one.teacher, one.student, one.answer)).encode())
         self.fingerprint = digest.hexdigest()
@@ -61,7 +79,27 @@ class DistilBatches:
 
     def __getitem__(self, step: int) -> list[Batch]:
         items = sorted((self._items[number] for number in self._order[step]), key=lambda one: len(one.answer))
-        return [collate(items[start : start + self._micro]) for start in range(0, len(items), self._micro)]
+        parts = [items[start : start + self._micro] for start in range(0, len(items), self._micro)]
+        return [self._batch(part) for part in parts]
+
+    def _batch(self, items: Sequence[Item]) -> Batch:
+        from torch.nn.utils.rnn import pad_sequence
+
+        batch = collate(items)
+        tensors, weight = dict(batch.tensors), batch.weight
+        if self._opening is not None:
+            tensors["answer_weight"] = _weights(tensors["answer_mask"], self._opening)
+            weight = float(len(items))
+        if self._teacher is not None:
+            tensors["teacher_logits"] = pad_sequence([self._teacher(one) for one in items], batch_first=True)
+        return Batch(tensors, weight)
+
+
+def _weights(mask: Any, opening: float) -> Any:
+    """Return what each token of the answers weighs; those of an answer add up to 1."""
+    weight = mask.clone()
+    weight[:, :OPENING] *= opening
+    return weight / weight.sum(dim=1, keepdim=True)
 
 
 def in_turn(items: Sequence[Item], *, micro: int = 4) -> DistilBatches:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,9 +93,19 @@ def train_gate(inputs: Mapping[str, Rows], labels: Sequence[bool], templates: Se
     if chosen:
         return Gate("learned", names, linear=_fitted(rows, better, groups), evidence=evidence)
     if "regions" in inputs:
-        return Gate("table", table=_table(regions, better, inputs["regions"].shape[1]), evidence=evidence)
+        return replace(table_gate(inputs, labels), evidence=evidence)
     # Where nothing tells, the base model answers unless the persona was better more often than not.
     return Gate("constant", constant=float(share > THRESHOLD), evidence=evidence)
+
+
+def table_gate(inputs: Mapping[str, Rows], labels: Sequence[bool]) -> Gate:
+    """Return the gate that needs no learning: on in the regions where the persona was better more often than not.
+
+    ``inputs`` holds ``regions``, the distances of each query to the regions of a mixture.
+    """
+    distances = inputs["regions"]
+    shares = _table(distances.argmin(axis=1), np.asarray(labels, dtype=np.bool_), distances.shape[1])
+    return Gate("table", table=shares)
 
 
 def _check(inputs: Mapping[str, Rows], labels: Labels, groups: Groups) -> None:

@@ -123,11 +123,12 @@ def _batch(
             **given,
         )[:, ids.shape[1] :].tolist()
     lengths = watched.lengths if watched else {}
-    return [_read(student, row[: lengths.get(number)]) for number, row in enumerate(found)]
+    ends = frozenset(student.ends)  # looked up once: it takes the tokenizer's whole vocabulary
+    return [_read(student, row[: lengths.get(number)], ends) for number, row in enumerate(found)]
 
 
-def _read(student: Student, row: list[int]) -> Written:
-    end = next((place for place, token in enumerate(row) if token in student.ends), None)
+def _read(student: Student, row: list[int], ends: frozenset[int]) -> Written:
+    end = next((place for place, token in enumerate(row) if token in ends), None)
     ids = row[:end]
     text: str = student.tokenizer.decode(ids, skip_special_tokens=True)
     return Written(text.strip(), tuple(ids), end is not None)

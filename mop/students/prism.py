@@ -35,6 +35,7 @@ from mop.students.gate import Gate, compute
 from mop.students.gate_training import train_gate
 from mop.students.gated import Gated
 from mop.students.personas import Persona
+from mop.students.recipes import FULL_SIZE
 from mop.students.stages import Row, row_id, run_stage, write_rows
 from mop.students.teaching import distil, item_of, lengths, routing_rates
 from mop.sync import run
@@ -50,6 +51,13 @@ STAGES, REPORT = "stages", "report.json"
 DISTILLATION = TrainerConfig(
     rank=16, alpha=32, lora_dropout=0.05, first_layer=1, learning_rate=2e-4, warmup=0.1, weight_decay=0.01, clip=1.0
 )
+#: Rate for models below `mop.students.recipes.FULL_SIZE`: an adapter with few weights takes and needs a higher one.
+SMALL_RATE = 5e-4
+
+
+def distillation(parameters: int) -> TrainerConfig:
+    """Return the hyper-parameters for a model of so many parameters."""
+    return DISTILLATION if parameters >= FULL_SIZE else DISTILLATION.model_copy(update={"learning_rate": SMALL_RATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class Prism:
         batch: Answers of a step.
         micro: Answers on the device at a time.
         temperature: Softens teacher and student.
+        opening: What each of an answer's first tokens weighs beside a later one.
         held_out: Share of the intents whose winning answers aren't trained on; the divergence is measured on them.
         seed: Of the gate, the order and the held-out intents.
     """
@@ -73,13 +82,15 @@ class Prism:
     batch: int = 16
     micro: int = 4
     temperature: float = TEMPERATURE
+    opening: float = 4.0
     held_out: float = 0.2
     seed: int = 0
 
 
-def prism_settings(chosen: Mapping[str, Any]) -> Prism:
+def prism_settings(chosen: Mapping[str, Any], parameters: int = FULL_SIZE) -> Prism:
     """Return the settings of a run: what is ``chosen`` and not None goes before the defaults.
 
+    Defaults are those for a model of so many ``parameters``.
     Names are those of `TrainerConfig`, `Prism` and `Bootstrap`. Raises SettingsError for a value that can't be used.
     """
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -95,7 +106,7 @@ def prism_settings(chosen: Mapping[str, Any]) -> Prism:
     if low:
         raise SettingsError(f"{', '.join(low)} must be 1 or more.")
     try:
-        config = TrainerConfig(**{**DISTILLATION.model_dump(), **trainer})
+        config = TrainerConfig(**{**distillation(parameters).model_dump(), **trainer})
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}.") from None
@@ -163,7 +174,7 @@ def make_prism(
     if mixture is not None:
         features.append(regions_of(mixture))
     gate = fit_gate(folder, verdicts, features, settings.seed)
-    won = run(_with_divergence(folder, winners(verdicts), student, progress))
+    won = run(with_divergence(folder, winners(verdicts), student, progress))
     gated, report = distil(won, student, gate, features, folder, settings, listener)
     report["queries"], report["won"] = len(verdicts), len(won)
     report["on"], report["lengths"] = routing_rates(gated, verdicts), lengths(verdicts)
@@ -187,7 +198,9 @@ def fit_gate(folder: Path, verdicts: Sequence[Row], features: Sequence[Features]
     return gate
 
 
-async def _with_divergence(folder: Path, won: Sequence[Row], student: Student, progress: Progress | None) -> list[Row]:
+async def with_divergence(
+    folder: Path, won: Sequence[Row], student: Student, progress: Progress | None = None
+) -> list[Row]:
     """Return the rows with how far the persona's prompt is from the bare one before any step; checked to be clear."""
     kept = ("query", "persona", "intent", "text", "with_persona", "ended")
     work = [{**{name: row[name] for name in kept}, "base": student.sha} for row in won]

@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mop.seeds import stream
-from mop.students.batches import lay_out
-from mop.students.distil import divergence, mean_divergence
+from mop.students.balance import even_order, held_out_intents
+from mop.students.distil import divergence, mean_divergence, openings_met
 from mop.students.distil_batches import DistilBatches, Item, in_turn, make_item
 from mop.students.features import Features, FirstLayer
 from mop.students.gate import Gate
 from mop.students.gated import Gated
 from mop.students.rendering import prompt_text
 from mop.students.stages import Row
+from mop.students.teacher import teacher_of
 from mop.students.training import PROBE
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ def distil(
     items = [item_of(student, row) for row in taught]
     tested = in_turn([item_of(student, row) for row in held], micro=settings.micro)
     before = mean_divergence(student, tested) if held else None
-    order = lay_out([range(len(items))], epochs=settings.epochs, batch=settings.batch, seed=settings.seed)
+    personas = [row["persona"] for row in taught]
+    order = even_order(personas, epochs=settings.epochs, batch=settings.batch, seed=settings.seed)
+    teacher = teacher_of(student, items)
     trained = train(
         student,
-        DistilBatches(items, order, micro=settings.micro),
+        DistilBatches(items, order, micro=settings.micro, opening=settings.opening, teacher=teacher),
         lambda model, batch: divergence(model, batch, settings.temperature),
         settings.trainer,
         folder,
@@ -66,7 +68,12 @@ def distil(
     gated.save_gate(folder)
     report = {
         "trained_on": len(items),
+        "trained_on_of": {name: personas.count(name) for name in sorted(set(personas))},
         "held_out": len(held),
+        "openings_met": {
+            "trained_on": openings_met(gated.student, in_turn(items, micro=settings.micro)),
+            "held_out": openings_met(gated.student, tested) if held else None,
+        },
         "divergence": {
             "first": [row["divergence"] for row in won],
             "held_out_before": before,
@@ -112,10 +119,7 @@ def item_of(student: Student, row: Row) -> Item:
 
 
 def _divided(rows: Sequence[Row], settings: Prism) -> tuple[list[Row], list[Row]]:
-    """Return the rows of held-out intents and the others; none are held out where there is but one intent."""
-    intents = sorted({(row["persona"], row["intent"]) for row in rows})
-    count = min(round(settings.held_out * len(intents)), len(intents) - 1)
-    order = stream(settings.seed, "held-out intents").permutation(len(intents))
-    held = {intents[place] for place in order[:count]}
+    """Return the rows of held-out intents and the others."""
+    held = held_out_intents(rows, settings.held_out, seed=settings.seed)
     chosen = [row for row in rows if (row["persona"], row["intent"]) in held]
     return chosen, [row for row in rows if (row["persona"], row["intent"]) not in held]
