@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mop.prompts import TOKENS_PER_MESSAGE, Demo, estimate_tokens
 from mop.scoring import calls_per_score
-from mop.search.methods import DEFAULT_METHOD
+from mop.search.methods import DEFAULT_METHOD, get_method
 
 if TYPE_CHECKING:
     from mop.examples import Splits
@@ -178,7 +178,7 @@ def _calls(settings: Settings, plan: Plan, validation: int) -> tuple[int, int]:
 
     if settings.method in (DEFAULT_METHOD, "mop-fixed"):
         return plan.proposals, plan.reachable - plan.proposals
-    if settings.method == "knn":
+    if not get_method(settings.method).asks:
         return 0, 0
     if settings.method == "random-demos":
         from mop.search.baselines.random_demos import draws_for

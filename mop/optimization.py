@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
     from mop.lm.ledger import Ledger
     from mop.search.ablations import Ablations
-    from mop.search.learning import Listener
+    from mop.search.learning import Listener, Session
     from mop.search.plan import Plan
 
 #: Part of the examples that is kept for validation when no split is given.
 VALIDATION_SHARE = 0.25
+#: Trials of one prompt that a cap on tokens or money must have room for.
+LEAST_TRIALS = 8
 #: Part of the calls that is kept for personas, if they are tried.
 PERSONA_SHARE = 0.4
 
@@ -135,6 +137,7 @@ async def aoptimize(
     from mop.embeddings.encoders import CachedEncoder
     from mop.embeddings.projection import project
     from mop.embeddings.region_map import draw_map
+    from mop.estimate import judge_tokens
     from mop.judge import Judge
     from mop.models import Models
     from mop.search.ablations import Ablations
@@ -204,12 +207,20 @@ async def aoptimize(
         encoder=encoder,
         white_box=white_box,
         allowance=Allowance(
-            plan.calls, budget=caps, trials=trials, clients=models.distinct, model=settings.model, kept=plan.kept
+            plan.calls,
+            budget=caps,
+            trials=trials,
+            clients=models.distinct,
+            models=(settings.model, settings.proposer or settings.model, settings.judge or settings.model),
+            score=judge_tokens(settings, splits),
+            kept=plan.kept,
         ),
         listener=listener,
         ablations=ablations or Ablations(),
     )
     try:
+        if get_method(settings.method).asks:
+            _check_room(session)
         learned = await learn(session)
     finally:
         _fill(used, caps, time.perf_counter() - started)
@@ -225,6 +236,10 @@ async def aoptimize(
     provenance = _provenance(settings, splits, used.spend)
     if ablations and (exchanged := ablations.given()):
         provenance["ablations"] = exchanged
+    report = {**learned.report, "zero_shot": learned.zero_shot.instruction}
+    if any(one.refused for one in models.distinct):
+        # A cap ended a stage in the middle: what was measured before it decided.
+        report["cut_short"] = True
     mixture = Mixture(
         experts=tuple(learned.experts),
         generalist=learned.generalist,
@@ -237,11 +252,26 @@ async def aoptimize(
         model=settings.model,
         decoding=decoding,
         metric=metric_name(metric),
-        report={**learned.report, "zero_shot": learned.zero_shot.instruction},
+        report=report,
         provenance=provenance,
     )
     mixture = replace(mixture, reference=reference_of(mixture, validation_vectors))
     return mixture.with_known_encoder(bare_encoder)
+
+
+def _check_room(session: Session) -> None:
+    """Check that the caps have room for the smallest search: one prompt without demos on a few examples.
+
+    Raises BudgetExceeded, before anything is sent.
+    """
+    from mop.prompts import Prompt
+    from mop.search.generalist import DEFAULT_INSTRUCTION
+
+    problem = session.problem
+    prompt = Prompt(problem.description or DEFAULT_INSTRUCTION)
+    least = [(prompt, problem.validation[int(place)]) for place in session.order[:LEAST_TRIALS]]
+    if session.allowance is not None:
+        session.allowance.check(least, f"one prompt without demos on {len(least)} examples")
 
 
 def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits | None = None) -> Caps:

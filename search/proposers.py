@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from mop.examples import Example
 from mop.lm.client import ModelClient
-from mop.lm.request import Request
+from mop.lm.request import Reply, Request
+from mop.search.capped import unless_capped
 from mop.seeds import stream
 
 #: Longer instructions than this are cut off by the model's own limit and dropped as incomplete.
@@ -110,7 +111,8 @@ async def ask(
 ) -> list[Candidate]:
     """Ask every (proposer name, question) and return the distinct usable candidates, in order.
 
-    The same question is asked under different sample numbers, so that repeats give different candidates.
+    The same question is asked under different sample numbers, so that repeats give different candidates. Where a cap
+    refuses a question, those before it count.
     """
     requests = [
         Request(
@@ -124,10 +126,12 @@ async def ask(
         )
         for number, (_, question) in enumerate(questions, start=1)
     ]
-    replies = await client.complete_many(requests)
+    replies: dict[int, Reply] = {}
+    await unless_capped(client.complete_many(requests, replies.__setitem__), [])
     found: dict[str, Candidate] = {}
-    for (proposer, _), reply in zip(questions, replies, strict=True):
-        if reply.finish_reason == "length":
+    for place, (proposer, _) in enumerate(questions):
+        reply = replies.get(place)
+        if reply is None or reply.finish_reason == "length":
             continue
         instruction = clean(reply.text)
         if instruction is not None:
