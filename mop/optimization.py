@@ -33,13 +33,11 @@ if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
     from mop.lm.ledger import Ledger
     from mop.search.ablations import Ablations
-    from mop.search.learning import Listener, Session
+    from mop.search.learning import Listener
     from mop.search.plan import Plan
 
 #: Part of the examples that is kept for validation when no split is given.
 VALIDATION_SHARE = 0.25
-#: Trials of one prompt that a cap on tokens or money must have room for.
-LEAST_TRIALS = 8
 #: Part of the calls that is kept for personas, if they are tried.
 PERSONA_SHARE = 0.4
 
@@ -142,6 +140,7 @@ async def aoptimize(
     from mop.models import Models
     from mop.search.ablations import Ablations
     from mop.search.allowance import Allowance
+    from mop.search.generalist import check_room
     from mop.search.learning import Session, Silence
     from mop.search.methods import get_method
     from mop.search.problem import Problem
@@ -220,7 +219,7 @@ async def aoptimize(
     )
     try:
         if get_method(settings.method).asks:
-            _check_room(session)
+            check_room(session)
         learned = await learn(session)
     finally:
         _fill(used, caps, time.perf_counter() - started)
@@ -259,21 +258,6 @@ async def aoptimize(
     return mixture.with_known_encoder(bare_encoder)
 
 
-def _check_room(session: Session) -> None:
-    """Check that the caps have room for the smallest search: one prompt without demos on a few examples.
-
-    Raises BudgetExceeded, before anything is sent.
-    """
-    from mop.prompts import Prompt
-    from mop.search.generalist import DEFAULT_INSTRUCTION
-
-    problem = session.problem
-    prompt = Prompt(problem.description or DEFAULT_INSTRUCTION)
-    least = [(prompt, problem.validation[int(place)]) for place in session.order[:LEAST_TRIALS]]
-    if session.allowance is not None:
-        session.allowance.check(least, f"one prompt without demos on {len(least)} examples")
-
-
 def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits | None = None) -> Caps:
     """Return the caps of a run: where the ledger is on a server, one budget for all processes with this command.
 
@@ -299,9 +283,10 @@ def make_plan(settings: Settings, splits: Splits) -> Plan:
 
     Where a judge scores, a trial takes its calls as well, so the plan is one of trials and smaller by that.
     """
-    from mop.estimate import affordable_trials
+    from mop.estimate import affordable_trials, check_affordable
     from mop.search.plan import Plan
 
+    check_affordable(settings, splits)
     return Plan.of(
         affordable_trials(settings, splits),
         train=len(splits.train),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from mop.errors import BudgetExceeded
 from mop.lm.budget import Spend
-from mop.lm.caps import Caps
+from mop.lm.caps import Caps, amount
 from mop.lm.client import ModelClient
 from mop.lm.request import Role
 from mop.lm.wire import most_prompt_tokens
@@ -135,10 +135,12 @@ class Allowance:
             needed = (1 + CAUTION) * self._expected(cap, least) + largest
             if needed > cap.room - self._spent(cap):
                 unit = "USD" if cap.name == "usd" else cap.name
+                given = amount(cap.room - self._spent(cap), unit)
+                least, most = amount(needed - largest, unit), amount(largest, unit)
                 raise BudgetExceeded(
-                    f"{cap.room - self._spent(cap):.6g} {unit} are too few to learn from: {what} takes about "
-                    f"{needed - largest:.3g}, and a call is only sent if the most that it could take is left, here "
-                    f"{largest:.3g}. Give at least {needed:.3g} {unit}. Nothing was sent."
+                    f"{given} are too few to learn from: {what} takes about {least}, and a call is only "
+                    f"sent if all that it could take is left, here {most}. "
+                    f"Give at least {amount(1.01 * needed, unit)}. Nothing was sent."
                 )
 
     def fits(self, trials: Sequence[Trial]) -> bool:

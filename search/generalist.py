@@ -12,6 +12,7 @@ from mop.prompts import Prompt
 from mop.search import proposers
 from mop.search.experts import with_answers
 from mop.search.judging import Judging, race_report
+from mop.search.learning import Session
 from mop.search.plan import CALLS_PER_ARM, CROSSED_ARMS
 from mop.search.proposers import Candidate
 from mop.search.race import Arm, mean_seen
@@ -19,6 +20,22 @@ from mop.search.singles import SinglePrompt, crossed_prompts, single_prompts
 
 #: Used when the user gives no instruction of their own.
 DEFAULT_INSTRUCTION = "Answer as the examples do. Give the answer only."
+
+
+#: Trials of one prompt that a cap on tokens or money must have room for.
+LEAST_TRIALS = 8
+
+
+def check_room(session: Session) -> None:
+    """Check that the caps have room for the smallest search: one prompt without demos on a few examples.
+
+    Raises BudgetExceeded; nothing has been sent then.
+    """
+    problem = session.problem
+    prompt = Prompt(problem.description or DEFAULT_INSTRUCTION)
+    least = [(prompt, problem.validation[int(place)]) for place in session.order[:LEAST_TRIALS]]
+    if session.allowance is not None:
+        session.allowance.check(least, f"one prompt without demos on {len(least)} examples")
 
 
 @dataclass(frozen=True)

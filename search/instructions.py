@@ -116,8 +116,8 @@ class RegionInstructions:
             if not self._judging.affords(cells, questions=[question for _, question in questions]):
                 continue  # a smaller region may fit
             for candidate in await self._judging.propose(questions):
-                self._candidates.append(candidate)
                 self._rows.append(await self._scores_in(region, candidate, members))
+                self._candidates.append(candidate)
 
     async def _questions_for(self, region: int, shown: Sequence[int], turn: int) -> list[tuple[str, str]]:
         """Return the questions for a region's instructions: on failures among ``shown``, on what it doesn't show."""

@@ -156,11 +156,17 @@ def _learned(target: Path, mixture: Mixture, splits: Splits, used: Run) -> dict[
         "white_box": dict(zip(("written", "from_ledger", "seconds"), used.white_box, strict=True)),
         "gate": mixture.report.get("gate"),
         "generalist": mixture.report.get("generalist"),
+        "cut_short": mixture.report.get("cut_short") is True,
     }
 
 
 def validated(mixture: Mixture) -> list[str]:
     """Return sentences that say what validation showed, from the report that the mixture carries."""
+    cut = "A cap ended the search in the middle, so this is the best that was measured by then; a higher one does more."
+    return [*_validated(mixture), *([cut] if mixture.report.get("cut_short") is True else [])]
+
+
+def _validated(mixture: Mixture) -> list[str]:
     from mop.search.selection import MIN_JUDGED
 
     if all(expert.score is None for expert in mixture.experts):
