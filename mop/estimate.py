@@ -47,7 +47,7 @@ class Estimate:
 def call_tokens(settings: Settings, splits: Splits, plan: Plan | None = None) -> tuple[int, int]:
     """Return the (prompt, completion) tokens that an average trial takes, estimated from the examples.
 
-    ``plan`` is that of the run; without one, it is one for the calls of the budget, or 600. Each trial of experts is
+    ``plan`` is that of the run; without one, it is about the one that the caps come to. Each trial of experts is
     counted with the retrieved demos, where the method has them.
     """
     sizes = Sizes(settings, splits)
@@ -79,16 +79,22 @@ def question_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
 
 
 def _usual_plan(settings: Settings, splits: Splits) -> Plan:
+    """Return about the plan that the caps will come to: the sizes of calls depend on it, and it on them."""
     from mop.search.plan import MIN_CALLS, Plan
 
-    calls = max(MIN_CALLS, settings.budget or 600)
-    return Plan.of(
-        calls,
-        train=len(splits.train),
-        validation=len(splits.validation),
-        experts=settings.experts,
-        proposals=settings.proposals,
-    )
+    def plan_of(calls: float) -> Plan:
+        return Plan.of(
+            max(MIN_CALLS, int(calls)),
+            train=len(splits.train),
+            validation=len(splits.validation),
+            experts=settings.experts,
+            proposals=settings.proposals,
+        )
+
+    first = plan_of(settings.budget or 600)
+    by_size = [cap / each for cap, each, _ in _sizes_of_caps(settings, splits, first)]
+    calls = [settings.budget] if settings.budget is not None else []
+    return plan_of(min([*calls, *by_size], default=600))
 
 
 def judge_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
@@ -132,9 +138,11 @@ def check_affordable(settings: Settings, splits: Splits) -> None:
             )
 
 
-def _sizes_of_caps(settings: Settings, splits: Splits) -> list[tuple[float, float, str]]:
+def _sizes_of_caps(settings: Settings, splits: Splits, plan: Plan | None = None) -> list[tuple[float, float, str]]:
     """Return each cap on tokens and money, what a trial with its score is expected to take of it, and its unit."""
-    trial, score = call_tokens(settings, splits), judge_tokens(settings, splits)
+    if settings.tokens is None and settings.usd is None:
+        return []
+    trial, score = call_tokens(settings, splits, plan), judge_tokens(settings, splits)
     found: list[tuple[float, float, str]] = []
     if settings.tokens is not None:
         found.append((settings.tokens, sum(trial) + sum(score), "tokens"))

@@ -77,7 +77,7 @@ class Sizes:
         self.listed = Size(self.plain.prompt + self._list, self._answer if self._answers else self.plain.completion)
 
     def with_demos(self, count: float, *, listed: bool = False, budgets: int = 1, more: float = 0.0) -> Size:
-        """Return the size with ``count`` demos as far as ``budgets`` times their limit goes, and ``more`` after them."""
+        """Return the size with ``count`` demos, in ``budgets`` times their limit, and ``more`` after them."""
         shown = min(count, budgets * self._fit / self._bounded) + more
         base = self.listed if listed else self.plain
         return Size(base.prompt + shown * self._demo, self._answer if shown else base.completion)
