@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,8 @@ def open_ledger() -> Ledger:
 
     It holds the recorded calls and vectors, or, with ``MOP_LIVE=1``, what earlier live runs asked.
     """
+    # An encoder that is loaded asks for a progress bar of the notebook's; there is one only with ipywidgets.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     path = HERE / "live.ledger.sqlite" if LIVE else folder() / "recorded.ledger.sqlite"
     os.environ["MOP_LEDGER"] = str(path)
     ledger = Ledger(path)

@@ -43,16 +43,24 @@ class SinglePrompt:
 def single_prompts(
     problem: Problem, candidates: Sequence[Candidate], *, arms: int, max_demos: int, token_budget: int
 ) -> list[SinglePrompt]:
-    """Return at most ``arms`` single prompts; the user's own instruction comes first, with every kind of demos.
+    """Return at most ``arms`` single prompts, those that are likeliest to be best first.
 
-    A closed set of answers is listed in all of them but one. With ``max_demos`` 0 no prompt has demos.
+    The user's own instruction comes first, with every kind of demos. Where the user gave none, `candidates` begin with
+    one that says nothing of the task: the written ones come right after its best kinds.
+    A closed set of answers is listed in all prompts but one. With ``max_demos`` 0 no prompt has demos.
     """
     kinds = ["random", "wide", "no", "spread", "unlisted"] if problem.answers else ["random", "no", "spread"]
+    written = range(1, len(candidates))
     if not max_demos:
-        kinds = ["no"]
-    plan = [(0, kind) for kind in kinds]
-    for which in range(1, len(candidates)):
-        plan += [(which, kind) for kind in (["random", "no"] if max_demos else ["no"])]
+        plan = [(which, "no") for which in range(len(candidates))]
+    elif problem.description:
+        plan = [(0, kind) for kind in kinds] + [(which, kind) for which in written for kind in ("random", "no")]
+    else:
+        likely = [(0, kind) for kind in kinds if kind in ("random", "wide")]
+        likely += [(which, "random") for which in written[:3]] + [(which, "no") for which in written[:1]]
+        likely += [(0, kind) for kind in kinds if kind in ("spread", "unlisted")]
+        others = [(which, kind) for which in (*written, 0) for kind in ("random", "no")]
+        plan = list(dict.fromkeys([*likely, *others]))
     chosen = [
         _single(problem, candidates[which], kind, draw, max_demos, token_budget)
         for draw, (which, kind) in enumerate(plan[:arms])

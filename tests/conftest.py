@@ -10,11 +10,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+from fake_upstream import FakeUpstream
 from postgres import Postgres, serving
+from serving import Running, running, small_app
 
 from mop.lm.local import LocalServer
 from mop.lm.weights import DEFAULT_ENCODER, pull
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("mop", deadline=None)
+hypothesis.settings.load_profile("mop")
 
 TINY_MODEL = "local/smollm2-135m-instruct"
 
@@ -43,3 +50,17 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for all tests of the session."""
     with serving() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FakeUpstream]:
+    """A stand-in for a provider; a module may have another of its own."""
+    with FakeUpstream() as server:
+        yield server
+
+
+@pytest.fixture
+def server(upstream: FakeUpstream) -> Iterator[Running]:
+    """`mop serve` with a small mixture before that provider."""
+    with running(small_app(upstream.base_url)) as one:
+        yield one
