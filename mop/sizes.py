@@ -59,6 +59,7 @@ class Sizes:
         # What a demo counts against the limit on a prompt's demos.
         self._bounded = fmean(Demo.of(one).tokens for one in examples)
         self._fit = settings.prompt_tokens
+        self._instructed = settings.instruction is not None
         self._train = len(examples)
         self.most = settings.max_demos
         self._answers = closed_answers(examples)
@@ -90,7 +91,7 @@ class Sizes:
         """Return the mean over a search for a mixture or, with one expert, for a single prompt."""
         from mop.search.race import schedule
 
-        kinds = self._singles(plan.single_arms)
+        kinds = self._singles(plan)
         shown = [number for number in kinds if number] or [0.0]
         # Without demos a prompt seldom wins.
         winner = fmean(shown)
@@ -106,19 +107,20 @@ class Sizes:
         layouts = self._layouts(plan, winner, retrieved)
         return mean_size([*parts, (float(left), mean_size([(1.0, one) for one in layouts]))])
 
-    def _singles(self, arms: int) -> list[float]:
+    def _singles(self, plan: Plan) -> list[float]:
         """Return the numbers of demos of the single prompts that race (`mop.search.singles`)."""
+        labels, arms = len(self._answers), plan.single_arms
         if not self.most:
             return [0.0]
-        labels = len(self._answers)
-        if not labels:
-            kinds: list[float] = [self.most, 0.0, self.most]
-            written: list[float] = [self.most, 0.0]
+        drawn = float(min(self.most, labels) if labels else self.most)
+        wide = [self._wide(labels)] if labels else []
+        spread = [float(self.most), *([drawn] if labels else [])]
+        if self._instructed:
+            kinds = [drawn, *wide, 0.0, *spread]
         else:
-            drawn = min(self.most, labels)
-            kinds, written = [drawn, self._wide(labels), 0.0, self.most, drawn], [drawn, 0.0]
+            kinds = [drawn, *wide, *[drawn] * min(3, plan.proposals), *[0.0] * min(1, plan.proposals), *spread]
         while len(kinds) < arms:
-            kinds += written
+            kinds += [drawn, 0.0]
         return kinds[:arms]
 
     def _wide(self, labels: int) -> float:
