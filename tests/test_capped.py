@@ -126,3 +126,23 @@ async def test_a_search_ends_with_a_measured_prompt_or_sends_nothing_and_passes_
             assert not METHODS[case.method].asks or mixture.report["generalist"]["score"] is not None, case
     assert used.spend.tokens <= (settings.tokens or 10**9)
     assert (used.spend.usd or 0.0) <= (settings.usd or 1.0)
+
+
+@pytest.mark.parametrize("method", ["mop", "mop-paper", "ape"])
+@pytest.mark.parametrize(
+    ("budget", "options", "says"),
+    [
+        ("1500 tokens", {}, r"1,500 tokens come to about \d+ model calls here.*give at least [\d,]+ tokens"),
+        ("0.0002 USD", {}, r"come to about \d+ model calls here.*give at least 0\.\d+ USD"),
+        ("20000 tokens", {"answer_tokens": 30_000}, r"20,000 tokens are too few to learn from.*Give at least [\d,]+"),
+    ],
+)
+async def test_a_cap_that_the_smallest_search_does_not_fit_into_is_refused_before_the_first_call(
+    method: str, budget: str, options: dict[str, Any], says: str
+) -> None:
+    with Wordy() as server:
+        given = {"model": "gpt-4o-mini", "method": method, "budget": budget, "base_url": server.base_url, **options}
+        settings = make_settings({**given, "encoder": f"endpoint:words@{server.base_url}"}, environment={})
+        with pytest.raises(BudgetExceeded, match=says):
+            await aoptimize(DATASETS["short"], settings, ledger=Ledger.in_memory())
+    assert server.chats == 0
