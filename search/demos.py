@@ -48,6 +48,17 @@ def nearest_demos(
     return tuple(chosen)
 
 
+def each_answer_first(examples: Sequence[Example], order: NDArray[np.intp] | Sequence[int]) -> list[int]:
+    """Return ``order`` with the first example of every answer before any second one."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for place in order:
+        answer = examples[int(place)].output
+        ranked.append((seen[answer], int(place)))
+        seen[answer] += 1
+    return [place for _, place in sorted(ranked, key=lambda pair: pair[0])]
+
+
 def one_for_each_answer(
     examples: Sequence[Example],
     order: Sequence[int],

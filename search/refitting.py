@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mop.embeddings.encoders import Vectors
 from mop.embeddings.projection import project
@@ -14,7 +12,7 @@ from mop.embeddings.regions import Regions
 from mop.examples import Example
 from mop.mixture import Mixture
 from mop.prompts import Demo, Prompt
-from mop.search.demos import nearest_demos
+from mop.search.demos import each_answer_first, nearest_demos
 from mop.search.experts import with_answers
 
 _LISTED = " Answer with one of: "
@@ -51,7 +49,7 @@ def with_new_demos(
     count = max(max_demos, len(own))
     near = np.argsort(far, kind="stable")
     old = near[near < len(own)]
-    new = _each_answer_first(examples, near[near >= len(own)])
+    new = each_answer_first(examples, near[near >= len(own)])
     # A new answer that isn't shown can hardly be given.
     first = nearest_demos(examples, new, token_budget=tokens // 2, max_demos=(count + 1) // 2, per_answer=None)
     known = {demo.input for demo in (*head, *first)}
@@ -62,17 +60,6 @@ def with_new_demos(
     demos = sorted((*first, *more), key=lambda demo: -distance[demo.input])
     instruction = _extended(prompt.instruction, [example.output for example in shown])
     return Prompt(instruction, (*head, *demos), prompt.layout)
-
-
-def _each_answer_first(examples: Sequence[Example], order: NDArray[np.intp]) -> list[int]:
-    """Return ``order`` with the first example of every answer before any second one."""
-    seen: Counter[str] = Counter()
-    ranked = []
-    for place in order:
-        answer = examples[int(place)].output
-        ranked.append((seen[answer], int(place)))
-        seen[answer] += 1
-    return [place for _, place in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def _extended(instruction: str, answers: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 This is the mixture's generalist and its opponent, so it gets every kind of prompt that a careful person would try:
 with and without demos, random and spread demos, the list of answers, and one wide prompt that shows an example of
-every answer if it fits into four times an expert's tokens.
+every answer, if an expert's tokens don't do for that and four times as many do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from mop.embeddings.regions import find_regions
 from mop.examples import Example
 from mop.prompts import Demo, Prompt
-from mop.search.demos import nearest_demos
+from mop.search.demos import each_answer_first, nearest_demos
 from mop.search.experts import with_answers
 from mop.search.problem import Problem
 from mop.search.proposers import Candidate
@@ -49,7 +49,11 @@ def single_prompts(
     one that says nothing of the task: the written ones come right after its best kinds.
     A closed set of answers is listed in all prompts but one. With ``max_demos`` 0 no prompt has demos.
     """
-    kinds = ["random", "wide", "no", "spread", "unlisted"] if problem.answers else ["random", "no", "spread"]
+    kinds = ["random", "no", "spread", *(["unlisted"] if problem.answers else [])]
+    if problem.answers and max_demos:
+        first = _single(problem, candidates[0], "random", 0, max_demos, token_budget)
+        if {demo.output for demo in first.prompt.demos} < set(problem.answers):
+            kinds.insert(1, "wide")
     written = range(1, len(candidates))
     if not max_demos:
         plan = [(which, "no") for which in range(len(candidates))]
@@ -112,13 +116,20 @@ def _demos(problem: Problem, kind: str, draw: int, max_demos: int, token_budget:
         )
     if kind == "spread":
         return tuple(Demo.of(example) for example in _spread(problem, draw, max_demos, token_budget))
-    return nearest_demos(
-        problem.train,
-        rng.permutation(len(problem.train)),
-        token_budget=token_budget,
-        max_demos=max_demos,
-        per_answer=1 if problem.answers else None,
+    order = rng.permutation(len(problem.train))
+    if not problem.answers:
+        return nearest_demos(problem.train, order, token_budget=token_budget, max_demos=max_demos, per_answer=None)
+    first = nearest_demos(problem.train, order, token_budget=token_budget, max_demos=max_demos, per_answer=1)
+    if len(first) < len(problem.answers):
+        return first
+    # Every answer is shown: what room is left goes to second examples of each, then third ones.
+    shown = {demo.input for demo in first}
+    rest = each_answer_first(
+        problem.train, [int(place) for place in order if problem.train[int(place)].input not in shown]
     )
+    left = token_budget - sum(demo.tokens for demo in first)
+    more = nearest_demos(problem.train, rest, token_budget=left, max_demos=max_demos - len(first), per_answer=None)
+    return (*first, *more)
 
 
 def _spread(problem: Problem, draw: int, count: int, token_budget: int) -> list[Example]:

@@ -59,3 +59,23 @@ def test_with_room_for_all_every_prompt_is_raced_once(description: str | None, a
 @pytest.mark.parametrize("description", [None, "Add them."])
 def test_where_no_demos_are_wanted_none_are_shown(description: str | None) -> None:
     assert raced(description, 4, max_demos=0) == [("given", "no"), ("1", "no"), ("2", "no"), ("3", "no")]
+
+
+@pytest.mark.parametrize("answers", [2, 3])
+def test_few_answers_are_shown_in_turns_until_the_demos_are_full(answers: int) -> None:
+    given = Candidate("Name it.", "given")
+    (found,) = single_prompts(problem("Name it.", answers), [given], arms=1, max_demos=8, token_budget=400)
+    shown = [demo.output for demo in found.prompt.demos]
+    assert len({demo.input for demo in found.prompt.demos}) == 8
+    assert all(len(set(shown[turn : turn + answers])) == answers for turn in range(0, 8 - answers, answers))
+
+
+def test_where_not_every_answer_finds_room_none_is_shown_twice() -> None:
+    given = Candidate("Name it.", "given")
+    (found,) = single_prompts(problem("Name it.", 10), [given], arms=1, max_demos=8, token_budget=400)
+    assert len({demo.output for demo in found.prompt.demos}) == len(found.prompt.demos) == 8
+
+
+def test_no_wide_prompt_is_raced_where_an_experts_demos_show_every_answer() -> None:
+    assert ("given", "wide") not in raced("Name it.", 100, answers=3)
+    assert ("given", "wide") in raced("Name it.", 100, answers=5)
