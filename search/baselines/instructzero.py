@@ -194,7 +194,9 @@ class _Search:
         if allowance is None or not allowance.by_size or not self.rows:
             return True
         trials = self._trials(Prompt(instruction, self.demos), self.seen)
-        return allowance.fits(trials) and allowance.cost(trials) <= allowance.spare(trials) - self.kept
+        # One instruction alone needs no final.
+        kept = self.kept if len(self.rows) > 1 else 0.0
+        return allowance.fits(trials) and allowance.cost(trials) <= allowance.spare(trials) - kept
 
     def _trials(self, prompt: Prompt, places: NDArray[np.intp]) -> list[Trial]:
         return [(prompt, self.session.problem.validation[int(place)]) for place in places]
