@@ -212,7 +212,7 @@ def _tested(system: SystemScore) -> dict[str, Any]:
 
 def _settings(settings: Settings) -> dict[str, Any]:
     # Not the addresses: they may be private.
-    left_out = {"base_url", "proposer_url", "concurrency", "allow_code"}
+    left_out = {"base_url", "proposer_url", "concurrency", "allow_code", "backend", "scheduler"}
     return {name: value for name, value in settings.model_dump().items() if name not in left_out}
 
 

@@ -20,6 +20,7 @@ from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.splitting import sizes_of
 from benchmarks.tasks import CODE, choose_tasks, load_task
+from mop.cluster.crew import open_client
 from mop.errors import BudgetExceeded, ModelUnavailable, MopError, SettingsError
 from mop.search.ablations import Ablations
 from mop.search.methods import DEFAULT_METHOD, PARTICULAR, get_method
@@ -185,20 +186,13 @@ def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
     if workers.scheduler is None:
         yield {"n_jobs": workers.jobs, "batch_size": 1}
         return
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise SettingsError("Dask isn't installed; install mop[distributed].") from error
     from joblib import parallel_config
 
-    try:
-        client = Client(workers.scheduler)
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"No Dask scheduler answers at {workers.scheduler} ({error}); start one with `dask scheduler`, and workers."
-        ) from error
-    with client, parallel_config("dask"):
-        yield {"n_jobs": -1, "batch_size": 1}
+    with open_client(workers.scheduler) as client:
+        from mop.cluster.backend import ClusterBackend
+
+        with parallel_config(backend=ClusterBackend(client)):
+            yield {"n_jobs": -1, "batch_size": 1}
 
 
 @contextmanager

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from mop.errors import NotRecorded, SettingsError
 from mop.lm.caps import Caps
 from mop.lm.client import ModelClient
+from mop.lm.endpoint import OPENAI_URL
 from mop.lm.ledger import Ledger
 
 if TYPE_CHECKING:
+    from mop.cluster.crew import Crew
     from mop.settings import Settings
 
 #: Calls in flight to a remote endpoint unless told otherwise.
@@ -23,6 +25,11 @@ DEFAULT_CONCURRENCY = 8
 def is_local(model: str) -> bool:
     """Whether ``model`` runs in this process: a model of the registry, or a GGUF file."""
     return model.startswith("local/") or model.endswith(".gguf")
+
+
+def remote_url(base_url: str | None) -> str:
+    """Return the address of an endpoint, in full: OPENAI_BASE_URL, or OpenAI's, if none is given."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
 
 
 def default_ledger_path() -> Path | str:
@@ -57,17 +64,28 @@ def connect(
     concurrency: int | None = None,
     run: str | None = None,
     replay: bool = False,
+    crew: Crew | None = None,
 ) -> ModelClient:
     """Return a client of ``model``; a local model's server is started by the first call that the ledger can't answer.
 
     ``run`` names the run in the ledger; with ``replay`` nothing is ever sent, and a call that the ledger doesn't have
-    is an error (NotRecorded).
+    is an error (NotRecorded). With a ``crew`` its workers make the calls, and each runs a local model for itself.
 
     A local model gets one call at a time: its slots do not share prefixes, so a second call in flight would only
     wait. Raises SettingsError or WeightsError if the model isn't there.
     """
     if not model.strip():
         raise SettingsError("The model's name is empty; give one, such as local/qwen2.5-coder-1.5b-instruct.")
+    if crew is not None:
+        return ModelClient(
+            model,
+            ledger=ledger,
+            base_url=base_url,
+            budget=budget,
+            run=run,
+            replay=replay,
+            elsewhere=crew.at(model, None if is_local(model) and base_url is None else remote_url(base_url)),
+        )
     if is_local(model) and base_url is None:
         from mop.lm.weights import model_path
 

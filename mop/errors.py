@@ -101,3 +101,9 @@ class ArtifactError(MopError):
 
 class EncoderMismatch(ArtifactError):
     """The encoder at hand isn't the one that the mixture was learned with."""
+
+
+class ClusterError(MopError):
+    """The Dask cluster cannot do the work: no scheduler answers, or its workers are gone. Nothing recorded is lost."""
+
+    exit_code = 8

@@ -122,8 +122,8 @@ def affordable_trials(settings: Settings, splits: Splits) -> int:
     return min([*calls, *by_size], default=600)
 
 
-def check_affordable(settings: Settings, splits: Splits) -> None:
-    """Check that a cap on tokens or money is worth the calls that a plan takes at least.
+def planned_calls(settings: Settings, splits: Splits) -> int:
+    """Return what `affordable_trials` does, if a cap on tokens or money is worth the calls that a plan takes at least.
 
     Raises BudgetExceeded.
     """
@@ -136,6 +136,7 @@ def check_affordable(settings: Settings, splits: Splits) -> None:
                 f"{amount(cap, unit)} come to about {int(cap / each)} model calls here, too few to compare prompts; "
                 f"give at least {amount(1.01 * MIN_CALLS * each, unit)}, enough for {MIN_CALLS}. Nothing was sent."
             )
+    return affordable_trials(settings, splits)
 
 
 def _sizes_of_caps(settings: Settings, splits: Splits, plan: Plan | None = None) -> list[tuple[float, float, str]]:

@@ -22,26 +22,32 @@ class Gate:
         self.inside = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._shut = asyncio.Event()
 
     def close(self) -> None:
         """Let nothing in any more."""
         self.closed = True
+        self._shut.set()
+
+    async def shut(self) -> None:
+        """Wait until the gate is closed."""
+        await self._shut.wait()
 
     async def empty(self) -> None:
         """Wait until nothing is inside."""
         await self._idle.wait()
 
     @asynccontextmanager
-    async def _entered(self) -> AsyncIterator[None]:
+    async def _entered(self, count: int) -> AsyncIterator[None]:
         if self.closed:
             # Until the run is cancelled: its owner has stopped it and only waits for what is inside.
             await asyncio.get_running_loop().create_future()
-        self.inside += 1
+        self.inside += count
         self._idle.clear()
         try:
             yield
         finally:
-            self.inside -= 1
+            self.inside -= count
             if not self.inside:
                 self._idle.set()
 
@@ -51,12 +57,17 @@ def install(gate: Gate) -> None:
     _current.set(gate)
 
 
+def current() -> Gate | None:
+    """Return the gate of the present context, if there is one."""
+    return _current.get()
+
+
 @asynccontextmanager
-async def passing() -> AsyncIterator[None]:
-    """Do work that an interrupted run finishes; once the run is interrupted, nobody gets in."""
+async def passing(count: int = 1) -> AsyncIterator[None]:
+    """Do work, ``count`` calls of it, that an interrupted run finishes; once it is interrupted, nobody gets in."""
     gate = _current.get()
     if gate is None:
         yield
     else:
-        async with gate._entered():
+        async with gate._entered(count):
             yield

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mop.connect import address_for, connect
 
 if TYPE_CHECKING:
+    from mop.cluster.crew import Crew
     from mop.lm.caps import Caps
     from mop.lm.client import ModelClient
     from mop.lm.ledger import Ledger
@@ -24,9 +25,19 @@ class Models:
 
     @classmethod
     def connect(
-        cls, settings: Settings, ledger: Ledger, budget: Caps | None, run: str, *, replay: bool = False
+        cls,
+        settings: Settings,
+        ledger: Ledger,
+        budget: Caps | None,
+        run: str,
+        *,
+        replay: bool = False,
+        crew: Crew | None = None,
     ) -> Models:
-        """Connect every role that the settings name. Raises as `mop.connect.connect` does."""
+        """Connect every role that the settings name; with a ``crew`` its workers make the calls.
+
+        Raises as `mop.connect.connect` does.
+        """
         made: dict[tuple[str, str | None], ModelClient] = {}
 
         def client(model: str | None, url: str | None) -> ModelClient:
@@ -40,6 +51,7 @@ class Models:
                     concurrency=settings.concurrency,
                     run=run,
                     replay=replay,
+                    crew=crew,
                 )
             return made[place]
 
@@ -48,6 +60,16 @@ class Models:
             client(settings.proposer, settings.proposer_url if settings.proposer else None),
             client(settings.judge, settings.judge_url if settings.judge else None),
         )
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """The names of the models that answer, write instructions and judge."""
+        return self.client.model, self.proposer.model, self.judge.model
+
+    @property
+    def marks(self) -> dict[str, bool]:
+        """What a mixture's report says of a search that a cap ended in the middle; nothing if none did."""
+        return {"cut_short": True} if any(one.refused for one in self.distinct) else {}
 
     @property
     def distinct(self) -> list[ModelClient]:

@@ -32,6 +32,7 @@ from mop.sync import run
 if TYPE_CHECKING:
     from mop.embeddings.encoders import Encoder, Vectors
     from mop.lm.ledger import Ledger
+    from mop.models import Models
     from mop.search.ablations import Ablations
     from mop.search.learning import Listener
     from mop.search.plan import Plan
@@ -132,12 +133,52 @@ async def aoptimize(
     """
     import asyncio
 
+    from mop.models import Models
+
+    book = await asyncio.to_thread(open_ledger, ledger, replay=replay)
+    crew = None
+    try:
+        if budget is None:
+            budget = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
+        if settings.backend == "dask":
+            from mop.cluster.crew import muster
+
+            crew = await asyncio.to_thread(muster, settings, book, budget, replay=replay)
+        run_name = _run_name(settings, splits)
+        models = await asyncio.to_thread(Models.connect, settings, book, budget, run_name, replay=replay, crew=crew)
+        if crew is not None:
+            await asyncio.to_thread(crew.check)
+        used = used if used is not None else Run()
+        return await _aoptimize(
+            splits, settings, book, budget, models, listener, used, replay=replay, ablations=ablations
+        )
+    finally:
+        if crew is not None:
+            await asyncio.to_thread(crew.close)
+        if book is not ledger:
+            book.close()
+
+
+async def _aoptimize(
+    splits: Splits,
+    settings: Settings,
+    book: Ledger,
+    caps: Caps,
+    models: Models,
+    listener: Listener | None,
+    used: Run,
+    *,
+    replay: bool,
+    ablations: Ablations | None,
+) -> Mixture:
+    """Learn a mixture with ``models``, which are closed at the end."""
+    import asyncio
+
     from mop.embeddings.encoders import CachedEncoder
     from mop.embeddings.projection import project
     from mop.embeddings.region_map import draw_map
     from mop.estimate import judge_tokens
     from mop.judge import Judge
-    from mop.models import Models
     from mop.search.ablations import Ablations
     from mop.search.allowance import Allowance
     from mop.search.generalist import check_room
@@ -148,15 +189,8 @@ async def aoptimize(
 
     started = time.perf_counter()
     learn = get_method(settings.method).load()
-    used = used if used is not None else Run()
-    book = await asyncio.to_thread(open_ledger, ledger, replay=replay)
     run_name = _run_name(settings, splits)
     listener = listener or Silence()
-    caps: Caps
-    if budget is not None:
-        caps = budget
-    else:
-        caps = await asyncio.to_thread(make_budget, settings, None if replay else book, splits)
     metric = get_metric(settings.metric, allow_code=settings.allow_code)
     white_box = None
     if "white_box" in get_method(settings.method).heeds:
@@ -182,11 +216,12 @@ async def aoptimize(
         answer_tokens=settings.answer_tokens,
     )
     plan = make_plan(settings, splits)
-    models = await asyncio.to_thread(Models.connect, settings, book, caps, run_name, replay=replay)
     client = models.client
     used.traffic = [one.traffic for one in models.distinct]
     decoding = problem.decoding
     trials = Trials(client, decoding, make_scorer(metric, Judge(models.judge, settings.criteria)))
+    caps_of: dict[str, Any] = {"budget": caps, "trials": trials, "clients": models.distinct, "models": models.names}
+    allowance = Allowance(plan.calls, **caps_of, score=judge_tokens(settings, splits), kept=plan.kept)
     session = Session(
         problem=problem,
         plan=plan,
@@ -205,29 +240,18 @@ async def aoptimize(
         personas=settings.personas != "off",
         encoder=encoder,
         white_box=white_box,
-        allowance=Allowance(
-            plan.calls,
-            budget=caps,
-            trials=trials,
-            clients=models.distinct,
-            models=(settings.model, settings.proposer or settings.model, settings.judge or settings.model),
-            score=judge_tokens(settings, splits),
-            kept=plan.kept,
-        ),
+        allowance=allowance,
         listener=listener,
         ablations=ablations or Ablations(),
     )
     try:
-        if get_method(settings.method).asks:
-            check_room(session)
+        check_room(session, asks=get_method(settings.method).asks)
         learned = await learn(session)
     finally:
         _fill(used, caps, time.perf_counter() - started)
         if white_box is not None:
             used.white_box = (white_box.written, white_box.from_ledger, white_box.seconds)
         await models.aclose()
-        if book is not ledger:
-            book.close()
     region_map = None
     if len(learned.experts) > 1:
         routed = project(train_vectors, learned.projection)
@@ -235,10 +259,6 @@ async def aoptimize(
     provenance = _provenance(settings, splits, used.spend)
     if ablations and (exchanged := ablations.given()):
         provenance["ablations"] = exchanged
-    report = {**learned.report, "zero_shot": learned.zero_shot.instruction}
-    if any(one.refused for one in models.distinct):
-        # A cap ended a stage in the middle: what was measured before it decided.
-        report["cut_short"] = True
     mixture = Mixture(
         experts=tuple(learned.experts),
         generalist=learned.generalist,
@@ -251,7 +271,7 @@ async def aoptimize(
         model=settings.model,
         decoding=decoding,
         metric=metric_name(metric),
-        report=report,
+        report={**learned.report, "zero_shot": learned.zero_shot.instruction, **models.marks},
         provenance=provenance,
     )
     mixture = replace(mixture, reference=reference_of(mixture, validation_vectors))
@@ -283,12 +303,11 @@ def make_plan(settings: Settings, splits: Splits) -> Plan:
 
     Where a judge scores, a trial takes its calls as well, so the plan is one of trials and smaller by that.
     """
-    from mop.estimate import affordable_trials, check_affordable
+    from mop.estimate import planned_calls
     from mop.search.plan import Plan
 
-    check_affordable(settings, splits)
     return Plan.of(
-        affordable_trials(settings, splits),
+        planned_calls(settings, splits),
         train=len(splits.train),
         validation=len(splits.validation),
         experts=settings.experts,
@@ -325,9 +344,9 @@ def _run_name(settings: Settings, splits: Splits) -> str:
 
     Another version of mop may take other decisions, so its run is another one.
     """
-    # Addresses are no part of a call's key either: the same calls elsewhere are the same run.
-    addresses = {"base_url", "proposer_url", "judge_url"}
-    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code", *addresses})
+    # Where calls are made is no part of a call's key either: the same calls elsewhere are the same run.
+    elsewhere = {"base_url", "proposer_url", "judge_url", "backend", "scheduler"}
+    given = settings.model_dump(mode="json", exclude={"concurrency", "metric", "allow_code", *elsewhere})
     metric = metric_name(get_metric(settings.metric, allow_code=settings.allow_code))
     text = json.dumps([given, metric, data_hash(splits), version("mop")], sort_keys=True)
     return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"

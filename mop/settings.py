@@ -54,7 +54,9 @@ class Settings(BaseModel):
         base_url: Address of the endpoint of ``model``; None means OPENAI_BASE_URL, then OpenAI.
         proposer_url: Address of the endpoint of ``proposer``; None means ``base_url``.
         judge_url: Address of the endpoint of ``judge``; None means ``base_url``.
-        concurrency: Most calls in flight to an endpoint.
+        concurrency: Most calls in flight to an endpoint, from each process that makes calls.
+        backend: ``dask`` has the calls of the search made by the workers of a Dask cluster; ``local`` makes them here.
+        scheduler: Address of the cluster's scheduler, such as ``tcp://10.0.0.1:8786``.
         max_demos: Most demos in one prompt, beside retrieved ones.
         prompt_tokens: Most estimated tokens of the demos in one prompt.
         retrieved: Most demos that an expert shows because they are nearest to the query, after its own. No cache serves
@@ -97,6 +99,8 @@ class Settings(BaseModel):
     proposer_url: str | None = None
     judge_url: str | None = None
     concurrency: int = Field(default=8, ge=1, le=1024)
+    backend: Literal["local", "dask"] = "local"
+    scheduler: str | None = Field(default=None, min_length=1)
     max_demos: int = Field(default=20, ge=0)
     prompt_tokens: int = Field(default=600, ge=0)
     retrieved: int = Field(default=1, ge=0, le=100)
@@ -176,6 +180,10 @@ class Settings(BaseModel):
             raise SettingsError(f"The method {self.method} takes no notice of {', '.join(ignored)}; leave that out.")
         if self.personas != "off" and self.experts == 1:
             raise SettingsError("Personas are tried region by region, and one expert has none; leave one of both out.")
+        if self.backend == "dask" and self.scheduler is None:
+            raise SettingsError("--backend dask needs --scheduler ADDRESS, such as tcp://10.0.0.1:8786.")
+        if self.scheduler is not None and self.backend != "dask":
+            raise SettingsError("--scheduler is for --backend dask; give both.")
         return self
 
 

@@ -26,15 +26,15 @@ DEFAULT_INSTRUCTION = "Answer as the examples do. Give the answer only."
 LEAST_TRIALS = 8
 
 
-def check_room(session: Session) -> None:
+def check_room(session: Session, *, asks: bool = True) -> None:
     """Check that the caps have room for the smallest search: one prompt without demos on a few examples.
 
-    Raises BudgetExceeded; nothing has been sent then.
+    ``asks``: the method asks a model at all. Raises BudgetExceeded; nothing has been sent then.
     """
     problem = session.problem
     prompt = Prompt(problem.description or DEFAULT_INSTRUCTION)
     least = [(prompt, problem.validation[int(place)]) for place in session.order[:LEAST_TRIALS]]
-    if session.allowance is not None:
+    if asks and session.allowance is not None:
         session.allowance.check(least, f"one prompt without demos on {len(least)} examples")
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from mop.search import proposers
 from mop.search.capped import unless_capped
 from mop.search.experts import Layout
-from mop.search.judging import Judging
+from mop.search.judging import Cell, Judging
 from mop.search.plan import TURNS
 from mop.search.proposers import Candidate, Failure
+from mop.search.regionwise import Turn, take_turns
 from mop.search.selection import choose_candidates, hardest
 
 Scores = NDArray[np.float64]
@@ -60,7 +61,7 @@ class RegionInstructions:
             best = int(np.argmax([np.nanmean(row) for row in self._rows]))
             return [self._candidates[best]] * count, self._rows[best]
         choice = choose_candidates(np.vstack(self._rows), self._regions, count)
-        choice = [await unless_capped(self._confirmed(region, candidate), 0) for region, candidate in enumerate(choice)]
+        choice = await unless_capped(self._confirmed(choice), [0] * count)
         chosen = np.asarray(choice)[self._regions]
         scores = np.vstack(self._rows)[chosen, np.arange(len(self._regions))]
         return [self._candidates[candidate] for candidate in choice], scores
@@ -103,6 +104,7 @@ class RegionInstructions:
             await self._write_for_hardest(turn)
 
     async def _write_for_hardest(self, turn: int) -> None:
+        turns, deciding = [], {}
         for region in hardest(self._rows[0], self._regions, len(self._layout.regions)):
             here = self._judged(region)
             # What the proposer has seen can't judge its proposals: one half shows failures, the other half decides.
@@ -110,14 +112,19 @@ class RegionInstructions:
             if not members:
                 continue
             # Two questions, two candidates on the deciding half, and the winner on the other half.
-            incumbent = self._layout.prompt(region, self._candidates[0].instruction)
-            cells = [(incumbent.retrieving(self._retrieved[i]), i) for i in (*members, *members, *shown)]
+            cells = self._cells(region, self._candidates[0], (*members, *members, *shown))
             questions = await self._questions_for(region, shown, turn)
-            if not self._judging.affords(cells, questions=[question for _, question in questions]):
-                continue  # a smaller region may fit
-            for candidate in await self._judging.propose(questions):
-                self._rows.append(await self._scores_in(region, candidate, members))
-                self._candidates.append(candidate)
+            turns.append(Turn(region, cells, len(questions) * (1 + len(members)), questions))
+            deciding[region] = members
+
+        async def write(group: Sequence[Turn]) -> None:
+            written = await self._judging.propose_each([one.questions for one in group])
+            pairs = [(one.region, new) for one, found in zip(group, written, strict=True) for new in found]
+            rows = await self._scores_in([(region, new, deciding[region]) for region, new in pairs])
+            self._candidates.extend(new for _, new in pairs)
+            self._rows.extend(rows)
+
+        await take_turns(self._judging, turns, write)
 
     async def _questions_for(self, region: int, shown: Sequence[int], turn: int) -> list[tuple[str, str]]:
         """Return the questions for a region's instructions: on failures among ``shown``, on what it doesn't show."""
@@ -150,25 +157,40 @@ class RegionInstructions:
             questions = [failed, *(questions if view is None else [])]
         return questions
 
-    async def _confirmed(self, region: int, candidate: int) -> int:
-        """Judge a region's choice on what it has not been judged on; return it if it is still better, else 0."""
-        here = self._judged(region)
-        row = self._rows[candidate]
-        unseen = [i for i in here if np.isnan(row[i])]
-        if not unseen:
-            return candidate
-        prompt = self._layout.prompt(region, self._candidates[candidate].instruction)
-        if not self._judging.affords([(prompt.retrieving(self._retrieved[i]), i) for i in unseen]):
-            return 0
-        row[unseen] = (await self._scores_in(region, self._candidates[candidate], unseen))[unseen]
-        return candidate if row[here].sum() > self._rows[0][here].sum() else 0
+    async def _confirmed(self, choice: Sequence[int]) -> list[int]:
+        """Judge each region's choice on what it has not been judged on; return it where it is still better, else 0."""
+        confirmed, turns, missing = list(choice), [], {}
+        for region, candidate in enumerate(choice):
+            if unseen := [i for i in self._judged(region) if np.isnan(self._rows[candidate][i])]:
+                cells = self._cells(region, self._candidates[candidate], unseen)
+                turns.append(Turn(region, cells, len(cells)))
+                missing[region] = unseen
 
-    async def _scores_in(self, region: int, candidate: Candidate, members: Sequence[int]) -> Scores:
-        """Return the candidate's scores on these validation examples of a region, NaN elsewhere."""
+        async def judge(group: Sequence[Turn]) -> None:
+            asked = [(one.region, self._candidates[choice[one.region]], missing[one.region]) for one in group]
+            for (region, _, unseen), scores in zip(asked, await self._scores_in(asked), strict=True):
+                row, here = self._rows[choice[region]], self._judged(region)
+                row[unseen] = scores[unseen]
+                confirmed[region] = choice[region] if row[here].sum() > self._rows[0][here].sum() else 0
+
+        for turn in await take_turns(self._judging, turns, judge):
+            confirmed[turn.region] = 0
+        return confirmed
+
+    async def _scores_in(self, asked: Sequence[tuple[int, Candidate, Sequence[int]]]) -> list[Scores]:
+        """Return each candidate's scores on these validation examples of its region, NaN elsewhere."""
+        cells = [self._cells(*one) for one in asked]
+        scores = iter(await self._judging.score([cell for part in cells for cell in part]))
+        rows = []
+        for _, _, members in asked:
+            row = np.full(len(self._regions), np.nan)
+            row[list(members)] = [next(scores) for _ in members]
+            rows.append(row)
+        return rows
+
+    def _cells(self, region: int, candidate: Candidate, members: Sequence[int]) -> list[Cell]:
         prompt = self._layout.prompt(region, candidate.instruction)
-        row = np.full(len(self._regions), np.nan)
-        row[list(members)] = await self._judging.score([(prompt.retrieving(self._retrieved[i]), i) for i in members])
-        return row
+        return [(prompt.retrieving(self._retrieved[i]), i) for i in members]
 
     def _judged(self, region: int) -> list[int]:
         return [int(i) for i in self._judging.order if self._regions[i] == region]

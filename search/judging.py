@@ -77,8 +77,12 @@ class Judging:
     async def propose(self, questions: Sequence[tuple[str, str]]) -> list[Candidate]:
         """Ask the proposer every (name, question), as far as the caps allow it; one call each."""
         questions = questions[: self.allowance.askable([question for _, question in questions])]
-        self.allowance.used += len(questions)
-        return await proposers.ask(self.session.proposer, questions, seed=self.problem.seed)
+        return (await self.propose_each([questions]))[0]
+
+    async def propose_each(self, groups: Sequence[Sequence[tuple[str, str]]]) -> list[list[Candidate]]:
+        """Ask the proposer the questions of several groups at once; each group has candidates of its own."""
+        self.allowance.used += sum(map(len, groups))
+        return await proposers.ask_each(self.session.proposer, groups, seed=self.problem.seed)
 
     async def race(self, arms: Sequence[Arm], calls: float) -> RaceResult:
         """Race arms in at most ``calls`` calls, and no more than are left."""

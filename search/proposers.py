@@ -10,6 +10,7 @@ Three views of the data, each a function from examples to the requests that ask 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,6 +115,13 @@ async def ask(
     The same question is asked under different sample numbers, so that repeats give different candidates. Where a cap
     refuses a question, those before it count.
     """
+    return (await ask_each(client, [questions], seed=seed, temperature=temperature))[0]
+
+
+async def ask_each(
+    client: ModelClient, groups: Sequence[Sequence[tuple[str, str]]], *, seed: int, temperature: float = 0.9
+) -> list[list[Candidate]]:
+    """Do as `ask` does for each group of questions, with all calls at once."""
     requests = [
         Request(
             model=client.model,
@@ -124,13 +132,19 @@ async def ask(
             sample=number,
             role="propose",
         )
+        for questions in groups
         for number, (_, question) in enumerate(questions, start=1)
     ]
     replies: dict[int, Reply] = {}
     await unless_capped(client.complete_many(requests, replies.__setitem__), [])
+    place = itertools.count()
+    return [_candidates(questions, [replies.get(next(place)) for _ in questions]) for questions in groups]
+
+
+def _candidates(questions: Sequence[tuple[str, str]], replies: Sequence[Reply | None]) -> list[Candidate]:
+    """Return the distinct usable candidates, in the order of the questions; None is a question that a cap refused."""
     found: dict[str, Candidate] = {}
-    for place, (proposer, _) in enumerate(questions):
-        reply = replies.get(place)
+    for (proposer, _), reply in zip(questions, replies, strict=True):
         if reply is None or reply.finish_reason == "length":
             continue
         instruction = clean(reply.text)

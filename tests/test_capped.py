@@ -132,7 +132,7 @@ async def test_a_search_ends_with_a_measured_prompt_or_sends_nothing_and_passes_
 @pytest.mark.parametrize(
     ("budget", "options", "says"),
     [
-        ("1500 tokens", {}, r"1,500 tokens come to about \d+ model calls here.*give at least [\d,]+ tokens"),
+        ("400 tokens", {}, r"400 tokens come to about \d+ model calls here.*give at least [\d,]+ tokens"),
         ("0.0002 USD", {}, r"come to about \d+ model calls here.*give at least 0\.\d+ USD"),
         ("20000 tokens", {"answer_tokens": 30_000}, r"20,000 tokens are too few to learn from.*Give at least [\d,]+"),
     ],

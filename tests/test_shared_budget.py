@@ -150,3 +150,41 @@ async def test_reservations_of_a_worker_that_is_dead_are_released_and_those_of_o
             await budgets[2].admit(asked[0], None)
     for book in books:
         book.close()
+
+
+async def test_what_one_worker_reserved_another_takes_over_and_what_it_does_not_use_is_free_again(
+    postgres: Postgres,
+) -> None:
+    url = postgres.url()
+    books = [Ledger(url) for _ in range(2)]
+    first, second = (SharedBudget(book, "the run", calls=5) for book in books)
+    asked = questions(8)
+    admitted = await first.admit_many([(one, None) for one in asked])
+    assert [one.key for one in admitted if one is not None and one.owned] == [one.key for one in asked[:5]]
+    second.take_over(books[0].worker.owner, asked[:3])
+    mine = await second.admit(asked[0], None)
+    assert mine is not None
+    assert mine.owned
+    theirs = await second.admit(asked[4], None)
+    assert theirs is not None
+    assert not theirs.owned
+    second.let_go(asked[:3])
+    await second.flush()
+    admitted = await first.admit_many([(one, None) for one in asked[5:]])
+    assert [one.key for one in admitted if one is not None] == [one.key for one in asked[5:7]]
+    for book in books:
+        book.close()
+
+
+async def test_as_many_calls_are_admitted_at_once_as_there_is_room_for_and_the_first_that_can_never_fit_is_refused(
+    postgres: Postgres,
+) -> None:
+    asked = questions(12)
+    book = Ledger(postgres.url())
+    room = sum(most_prompt_tokens(one) + one.max_tokens for one in asked[:7]) + 3
+    budget = SharedBudget(book, "the run", tokens=room)
+    assert len(await budget.admit_many([(one, None) for one in asked])) == 7
+    large = Request("fake", (("user", "x" * 10_000),))
+    with pytest.raises(BudgetExceeded):
+        await budget.admit_many([(large, None), *((one, None) for one in asked)])
+    book.close()

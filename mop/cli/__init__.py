@@ -1,8 +1,8 @@
 """The command line: ``mop``. Parses, reports errors with an exit code, and leaves the work to the commands.
 
 Exit codes: 0 done; 2 an option or setting; 3 the data; 4 the model; 5 the budget; 6 the ledger; 7 the mixture file;
-1 anything else, and mixtures in which `mop diff` finds a difference; 130 interrupted; 141 nobody reads standard output
-any more.
+8 the Dask cluster; 1 anything else, and mixtures in which `mop diff` finds a difference; 130 interrupted; 141 nobody
+reads standard output any more.
 """
 
 from __future__ import annotations

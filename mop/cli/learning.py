@@ -62,7 +62,8 @@ def optimize(
     settings = search.settings(run)
     get_metric(settings.metric, allow_code=settings.allow_code)
     require_writable(target)
-    require_models(settings, replay=run.replay)
+    # The workers of a cluster need the models themselves, and are asked before the first call.
+    require_models(settings, replay=run.replay or settings.backend == "dask")
     splits = prepare(data, columns, settings, output)
     _say_plan(_plan(settings, splits), settings, splits, output)
     with opened_ledger(run.ledger, replay=run.replay) as ledger:

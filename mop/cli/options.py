@@ -224,5 +224,9 @@ class SearchOptions(QuickstartOptions):
     """Share of the budget, if left over, for trying other routes near borders [default: 0.05]."""
     personas: Literal["off", "gated"] | None = None
     """Tell experts who they are, in regions where that is proven to help (gated) [default: off]."""
+    backend: Literal["local", "dask"] | None = None
+    """dask: the workers of a Dask cluster make the calls; their ledger is on PostgreSQL [default: local]."""
+    scheduler: str | None = None
+    """Address of the Dask scheduler, such as tcp://10.0.0.1:8786."""
     allow_code: bool | None = None
     """Let the metric python_tests run what the model writes, in a sandbox [default: no]."""

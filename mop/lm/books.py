@@ -87,6 +87,11 @@ class Books:
         chosen = SPENDING.update().where(self._mine, SPENDING.c.key == key, SPENDING.c.owner.is_not(None))
         connection.execute(chosen.values(owner=self._worker.owner))
 
+    def take_from(self, connection: sa.Connection, owner: str, keys: Collection[str]) -> set[str]:
+        """Make this worker the one that has calls reserved which ``owner`` had, and return them."""
+        theirs = SPENDING.update().where(self._mine, SPENDING.c.key.in_(sorted(keys)), SPENDING.c.owner == owner)
+        return set(connection.scalars(theirs.values(owner=self._worker.owner).returning(SPENDING.c.key)))
+
     def is_alive(self, connection: sa.Connection, owner: str) -> bool:
         """Return whether a worker is alive."""
         alive = self._worker.alive(connection).subquery()
@@ -120,10 +125,10 @@ class Books:
         """Strike out reservations of this worker."""
         self._strike(connection, sums, SPENDING.c.key.in_(sorted(keys)) & (SPENDING.c.owner == self._worker.owner))
 
-    def release_dead(self, connection: sa.Connection, sums: Sums) -> None:
-        """Strike out the reservations of workers that are dead."""
+    def release_dead(self, connection: sa.Connection, sums: Sums) -> list[str]:
+        """Strike out the reservations of workers that are dead, and return the calls that they were for."""
         alive = self._worker.alive(connection)
-        self._strike(connection, sums, SPENDING.c.owner.is_not(None) & SPENDING.c.owner.not_in(alive))
+        return self._strike(connection, sums, SPENDING.c.owner.is_not(None) & SPENDING.c.owner.not_in(alive))
 
     def spend(self, connection: sa.Connection) -> Spend:
         """Return what the counted calls used, in total and by role."""
@@ -148,13 +153,14 @@ class Books:
         columns = (SPENDING.c[name] for name in ("key", "owner", "prompt_tokens", "completion_tokens", "pico"))
         return sa.select(*columns).where(self._mine, condition)
 
-    def _strike(self, connection: sa.Connection, sums: Sums, condition: sa.ColumnElement[bool]) -> None:
-        gone = []
+    def _strike(self, connection: sa.Connection, sums: Sums, condition: sa.ColumnElement[bool]) -> list[str]:
+        gone: list[str] = []
         for row in connection.execute(self._rows(condition)):
             _move(sums.reserved, row.prompt_tokens + row.completion_tokens, row.pico, -1)
             gone.append(row.key)
         if gone:
             connection.execute(SPENDING.delete().where(self._mine, SPENDING.c.key.in_(gone)))
+        return gone
 
 
 def forget(connection: sa.Connection, run: str | None = None) -> None:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from mop.errors import BudgetExceeded, LedgerError, NotRecorded, SettingsError
@@ -44,6 +44,19 @@ class _Session:
     endpoint: Endpoint | None = None
 
 
+class Elsewhere(Protocol):
+    """Has requests answered by other processes, which record the replies in the same ledger."""
+
+    async def run(
+        self,
+        requests: Sequence[Request],
+        known: Mapping[str, Reply],
+        meter: Meter,
+        deliver: Callable[[Reply], None],
+    ) -> None:
+        """Answer all requests as `mop.lm.batch.Batch.run` does, counting them with ``meter``."""
+
+
 class ModelClient:
     """Client of one chat model.
 
@@ -62,6 +75,7 @@ class ModelClient:
         deadline: Seconds for a call with all its attempts.
         run: Name of the run that pays, for the bill.
         replay: Answer from the ledger only; a call that it doesn't have is an error, and nothing is ever sent.
+        elsewhere: Answers what the ledger doesn't have in place of this process, which then needs no key.
         extra_body: Further fields of the request body, such as ``{"reasoning_effort": "low"}``. They are part
             of the key of every request.
 
@@ -83,6 +97,7 @@ class ModelClient:
         deadline: float = 600.0,
         run: str | None = None,
         replay: bool = False,
+        elsewhere: Elsewhere | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         if concurrency < 1 or not timeout > 0 or not deadline > 0:
@@ -98,8 +113,9 @@ class ModelClient:
         self.base_url = None if start else base_url or os.environ.get("OPENAI_BASE_URL") or None
         check_url(self.base_url)
         # Who sends nothing needs no key.
-        given = "none" if replay else api_key
+        given = "none" if replay or elsewhere is not None else api_key
         self._key, self._key_source = choose_key(self.base_url, given, os.environ)
+        self._elsewhere = elsewhere
         self._ledger = ledger
         self._budget: Caps = budget if budget is not None else Budget()
         self._meter = Meter(self._budget)
@@ -165,8 +181,11 @@ class ModelClient:
         with session.underway:
             try:
                 known = await asyncio.to_thread(self._ledger.get_many, list(places))
-                batch = Batch(send, session.commits.add, session.underway, self._meter, deliver, session.claims)
-                await batch.run(distinct, known)
+                if self._elsewhere is not None and not self.replay:
+                    await self._elsewhere.run(distinct, known, self._meter, deliver)
+                else:
+                    batch = Batch(send, session.commits.add, session.underway, self._meter, deliver, session.claims)
+                    await batch.run(distinct, known)
                 await self._budget.flush()
             except BaseException as error:
                 self.refused = self.refused or isinstance(error, BudgetExceeded)

@@ -61,6 +61,8 @@ class Database:
         # It is for the in-memory ledger, whose threads share one connection. It costs nothing with a file, because
         # SQLite lets one writer in at a time anyway; a server takes many at once.
         self._turn = self._lock if self.is_sqlite else nullcontext()
+        #: The whole URL, password and all: for processes that open it as well, never for a message.
+        self.url = url.render_as_string(hide_password=False)
         self._secrets = tuple(server.secrets_of(url))
         options: dict[str, Any] = {"poolclass": StaticPool} if memory else {}
         if self.is_sqlite:

@@ -24,6 +24,8 @@ from mop.lm.failures import Address, Trouble, trouble
 from mop.lm.limiter import AdaptiveLimiter
 from mop.lm.wire import Malformed
 
+#: Where OpenAI itself answers.
+OPENAI_URL = "https://api.openai.com/v1"
 #: Attempts at a call whose answers are malformed.
 MALFORMED_ATTEMPTS = 3
 #: Attempts to connect to an endpoint that has never answered.
@@ -81,7 +83,7 @@ def check_url(base_url: str | None) -> None:
 
 def shown_url(base_url: str | None) -> str:
     """Return the URL without user, password and query, which may hold secrets."""
-    parts = urlsplit(base_url or "https://api.openai.com/v1")
+    parts = urlsplit(base_url or OPENAI_URL)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
 
@@ -114,7 +116,7 @@ class Endpoint:
         self._answered = False
         self._address = Address(shown_url(base_url), api_key if api_key != "none" else "", key_source)
         self._openai = openai.AsyncOpenAI(
-            base_url=base_url or "https://api.openai.com/v1",
+            base_url=base_url or OPENAI_URL,
             api_key=api_key,
             max_retries=0,
             http_client=openai.DefaultAsyncHttpx2Client(

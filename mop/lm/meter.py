@@ -4,11 +4,16 @@ endpoints.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mop.lm.budget import Budget, Reservation, Spend
 from mop.lm.caps import Caps
 from mop.lm.request import Reply, Request, Usage
+
+if TYPE_CHECKING:
+    from mop.lm.shared_budget import SharedBudget
 
 
 @dataclass(slots=True)
@@ -53,6 +58,20 @@ class Meter:
         except BaseException:
             self._counted.discard(request.key)
             raise
+
+    async def reserve_many(
+        self, budget: SharedBudget, requests: Sequence[Request], known: Mapping[str, Reply]
+    ) -> list[Reservation | None]:
+        """Do as `reserve` does for as many of the first ``requests`` as ``budget``, this meter's own, has room for now.
+
+        At least one; raises as `reserve` does, for the first. ``known`` are the replies that were recorded before.
+        """
+        fresh = [request for request in requests if request.key not in self._counted]
+        admitted = await budget.admit_many([(request, known.get(request.key)) for request in fresh])
+        reserved = dict(zip((request.key for request in fresh), admitted, strict=False))
+        self._counted.update(reserved)
+        end = len(requests) if len(admitted) == len(fresh) else requests.index(fresh[len(admitted)])
+        return [reserved.get(request.key) for request in requests[:end]]
 
     async def pay(self, reservation: Reservation | None, request: Request) -> Reservation | None:
         """Return the reservation with which this worker may send the request, now that nobody else does.

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
+from mop.errors import BudgetExceeded
 from mop.lm.books import Books, Entry, Sums
 from mop.lm.budget import Reservation, Spend, check_caps, passed, refusal
 from mop.lm.ledger import Ledger
@@ -70,6 +71,8 @@ class SharedBudget:
         self._counted: set[str] = set()
         self._open: set[str] = set()
         self._pending: dict[str, Entry | None] = {}
+        #: Reservations that were another worker's and wait for their calls here.
+        self._handed: dict[str, Reservation] = {}
         self._database.run(self._begin, write=True)
 
     @property
@@ -95,15 +98,43 @@ class SharedBudget:
         """
         key = request.key
         with self._lock:
+            if (handed := self._handed.pop(key, None)) is not None:
+                return handed
             if key in self._counted and key not in self._pending:
                 return None
-        wanted = self._wanted(request)
-        entry = None if known is None else self._entry(request.model, request.role, key, known.usage)
-        while True:
-            done, reservation = await asyncio.to_thread(self._admit_now, wanted, entry, paying)
-            if done:
-                return reservation
-            await asyncio.sleep(LOOK)
+        return (await self._admit_in_turn([(request, known)], paying))[0]
+
+    async def admit_many(self, requests: Sequence[tuple[Request, Reply | None]]) -> list[Reservation | None]:
+        """Keep room for as many of the first requests as fit now, at least one; return what `admit` does for each.
+
+        Each comes with its reply if that was recorded before. All of it is one transaction. Raises as `admit` does,
+        for the first request.
+        """
+        return await self._admit_in_turn(requests, paying=False) if requests else []
+
+    def take_over(self, owner: str, requests: Sequence[Request]) -> None:
+        """Make the reservations of another worker for ``requests`` this one's, if they are that ``owner``'s still.
+
+        `admit` then finds them without a look at the books. Raises LedgerError.
+        """
+        wanted = {request.key: self._wanted(request) for request in requests}
+
+        def take(connection: sa.Connection) -> set[str]:
+            self._worker.renew(connection)
+            self._books.lock(connection)
+            return self._books.take_from(connection, owner, wanted)
+
+        mine = self._database.run(take, write=True)
+        self._note(opened=mine)
+        with self._lock:
+            self._handed |= {key: wanted[key] for key in mine}
+
+    def let_go(self, requests: Sequence[Request]) -> None:
+        """Give back what was taken over for ``requests`` and not asked for; it is written with the next change."""
+        with self._lock:
+            unused = [handed for one in requests if (handed := self._handed.pop(one.key, None)) is not None]
+        for handed in unused:
+            self.cancel(handed)
 
     def settle(self, reservation: Reservation, usage: Usage) -> None:
         """Replace a reservation by what its call used; it is written with the next change of the books."""
@@ -148,30 +179,59 @@ class SharedBudget:
         self._counted |= self._books.counted(connection)
         self._spent = self._books.spend(connection)
 
-    def _admit_now(self, wanted: Reservation, known: Entry | None, paying: bool) -> tuple[bool, Reservation | None]:
-        """Return whether it is decided, and the reservation if it is one."""
+    async def _admit_in_turn(
+        self, requests: Sequence[tuple[Request, Reply | None]], paying: bool
+    ) -> list[Reservation | None]:
+        asked: list[tuple[Reservation, Entry | None]] = []
+        for request, known in requests:
+            entry = None if known is None else self._entry(request.model, request.role, request.key, known.usage)
+            asked.append((self._wanted(request), entry))
+        while not (admitted := await asyncio.to_thread(self._admit_now, asked, paying)):
+            await asyncio.sleep(LOOK)
+        return admitted
+
+    def _admit_now(self, asked: Sequence[tuple[Reservation, Entry | None]], paying: bool) -> list[Reservation | None]:
+        """Return what is decided for the first of ``asked``: a reservation, or None for a call that is counted."""
         with self._lock:
             pending = dict(self._pending)
 
-        def admit(connection: sa.Connection) -> tuple[bool, Reservation | None]:
+        def admit(connection: sa.Connection) -> list[Reservation | None]:
             sums = self._books.lock(connection)
             self._write(connection, sums, pending)
             self._worker.renew(connection)
-            outcome = self._decide(connection, sums, wanted, known, paying)
+            owners = dict(self._books.owners(connection, [wanted.key for wanted, _ in asked]))
+            admitted: list[Reservation | None] = []
+            for wanted, known in asked:
+                try:
+                    done, reservation = self._decide(connection, sums, wanted, known, paying, owners)
+                except BudgetExceeded:
+                    if not admitted:
+                        raise
+                    break  # whoever asks again is told, once what goes before it is counted
+                if not done:
+                    break
+                admitted.append(reservation)
             self._books.save(connection, sums)
             self._watch(connection)
-            return outcome
+            return admitted
 
-        done, reservation = self._database.run(admit, write=True)
-        counted = {wanted.key} if done and reservation is None else set()
-        opened = {wanted.key} if reservation is not None and reservation.owned else set()
+        admitted = self._database.run(admit, write=True)
+        decided = [(wanted.key, reservation) for (wanted, _), reservation in zip(asked, admitted, strict=False)]
+        counted = {key for key, reservation in decided if reservation is None}
+        opened = {key for key, reservation in decided if reservation is not None and reservation.owned}
         self._note(counted, opened, pending)
-        return done, reservation
+        return admitted
 
     def _decide(
-        self, connection: sa.Connection, sums: Sums, wanted: Reservation, known: Entry | None, paying: bool
+        self,
+        connection: sa.Connection,
+        sums: Sums,
+        wanted: Reservation,
+        known: Entry | None,
+        paying: bool,
+        owners: dict[str, str | None],
     ) -> tuple[bool, Reservation | None]:
-        owners = self._books.owners(connection, [wanted.key])
+        """Return whether it is decided, and the reservation if it is one."""
         if wanted.key in owners:
             owner = owners[wanted.key]
             if owner is None:
@@ -186,7 +246,8 @@ class SharedBudget:
         if problem is not None:
             raise refusal(wanted, problem)
         if passed(caps, sums.spent, sums.reserved, wanted) is not None:
-            self._books.release_dead(connection, sums)
+            for key in self._books.release_dead(connection, sums):
+                owners.pop(key, None)
             if passed(caps, sums.spent, sums.reserved, wanted) is not None:
                 return False, None
         if known is not None:

@@ -150,11 +150,12 @@ class _PaperSearch:
             while calls > 0 and not self._affordable(allowance, tried, demos, judged):
                 calls -= len(tried)
                 judged = self._judged(regions, max(0, calls) // len(tried))
+        cells = self._joint_cells(tried, demos, judged)
+        every = [cell for part in cells for cell in part]
+        scores = await unless_capped(self._score(every), np.full(len(every), np.nan))
         chosen = []
-        for region, places in enumerate(judged):
-            cells = [(self._prompt(one, demos[region]), int(place)) for one in tried for place in places]
-            unknown = np.full(len(cells), np.nan)
-            rows = (await unless_capped(self._score(cells), unknown)).reshape(len(tried), len(places))
+        for places, here in zip(judged, np.split(scores, np.cumsum([len(part) for part in cells])[:-1]), strict=True):
+            rows = here.reshape(len(tried), len(places))
             # Where a cap ended it, what all candidates have answered decides.
             rows = rows[:, np.isfinite(rows).all(axis=0)]
             if not rows.size:
@@ -165,6 +166,15 @@ class _PaperSearch:
             chosen.append(_Chosen(tried[best], float(means[best]), rows.shape[1]))
         return chosen
 
+    def _joint_cells(
+        self, tried: list[Candidate], demos: list[tuple[Demo, ...]], judged: list[NDArray[np.intp]]
+    ) -> list[list[_Cell]]:
+        """Return what each region asks in the joint search, candidate by candidate."""
+        return [
+            [(self._prompt(one, demos[region]), int(place)) for one in tried for place in places]
+            for region, places in enumerate(judged)
+        ]
+
     def _affordable(
         self,
         allowance: Allowance,
@@ -172,14 +182,7 @@ class _PaperSearch:
         demos: list[tuple[Demo, ...]],
         judged: list[NDArray[np.intp]],
     ) -> bool:
-        trials = self._trials(
-            [
-                (self._prompt(one, demos[region]), int(place))
-                for region, places in enumerate(judged)
-                for one in tried
-                for place in places
-            ]
-        )
+        trials = self._trials([cell for part in self._joint_cells(tried, demos, judged) for cell in part])
         return allowance.cost(trials) <= allowance.spare(trials)
 
     def _judged(self, regions: Regions, calls: int) -> list[NDArray[np.intp]]:
