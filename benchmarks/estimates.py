@@ -8,6 +8,11 @@ as the demo most like the query does, and wrongly to three queries in ten.
 
 prints a line for each run. A cap is not used up where a search has tried all that it knows to try, which few
 validation examples bring about.
+
+    python -m benchmarks.estimates --grid FILE --tasks DIR
+
+compares with real runs: the finished cells of a grid of methods and tasks (`python -m benchmarks run`), whose lines say
+what each search used, whoever paid for it; DIR is the data folder that the grid was run on. No model is called.
 """
 
 from __future__ import annotations
@@ -16,14 +21,23 @@ import argparse
 import asyncio
 import hashlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 from typing import Any
 
+from benchmarks.results import Results
+from benchmarks.splitting import sizes_of, split_task
+from benchmarks.tasks import load_task
 from mop.datasets import helpdesk
+from mop.errors import DataError
 from mop.estimate import estimate
 from mop.examples import Example, Splits
 from mop.lm.ledger import Ledger
-from mop.optimization import Run, aoptimize
-from mop.settings import make_settings
+from mop.optimization import Run, aoptimize, data_hash
+from mop.search.ablations import CHOICES
+from mop.settings import Settings, make_settings
 from tests.fake_endpoint import FakeEndpoint
 from tests.simulated import nearest_demo_answer, task
 
@@ -88,12 +102,89 @@ def compare(name: str, splits: Splits, method: str, budget: str) -> tuple[float,
     return spend.calls / said.calls, spend.tokens / tokens, got / cap
 
 
+@dataclass(frozen=True)
+class Off:
+    """How far one real search was from its estimate: used over estimated, less one, for calls and tokens."""
+
+    task: str
+    method: str
+    calls: float
+    prompt: float
+    completion: float
+    tokens: float
+
+
+def off(record: Mapping[str, Any], splits: Splits) -> Off:
+    """Compare a finished cell with its estimate. Raises DataError if it was run on other examples than ``splits``."""
+    if data_hash(splits) != record["splits_sha256"]["learn"]:
+        raise DataError(
+            f"The cell {record['cell']} ({record['task']}, seed {record['seed']}) was run on other examples; give the "
+            "data folder that the grid was run on."
+        )
+    fields = Settings.model_fields
+    given = {name: value for name, value in record["settings"].items() if value != fields[name].default}
+    said, used = estimate(Settings(**given), splits), record["search"]
+    prompt, completion = used["prompt_tokens"], used["completion_tokens"]
+    return Off(
+        record["task"],
+        record["method"],
+        _ratio(used["calls"], said.calls),
+        _ratio(prompt, said.prompt_tokens),
+        _ratio(completion, said.completion_tokens),
+        _ratio(prompt + completion, said.prompt_tokens + said.completion_tokens),
+    )
+
+
+def real_runs(grid: Path, tasks: Path) -> Iterator[Off]:
+    """Compare every finished cell of a grid's result file with its estimate, but those with exchanged parts."""
+    known: dict[tuple[str, int], Splits] = {}
+    for record in Results(grid).read().values():
+        if set(record["options"]) & set(CHOICES):
+            continue
+        place = record["task"], record["seed"]
+        if place not in known:
+            task = load_task(tasks, record["task"])
+            known[place] = split_task(task, record["seed"], sizes_of(task, record["most_test"]))
+        yield off(record, known[place])
+
+
+def table(found: list[Off]) -> list[str]:
+    """Return how far the runs of each method were off, as lines of Markdown: the median, and the worst of them."""
+    lines = [
+        "| method | runs | calls | prompt tokens | answer tokens | all tokens |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for method in [*dict.fromkeys(one.method for one in found), "all"]:
+        runs = [one for one in found if method in (one.method, "all")]
+        cells = []
+        for what in ("calls", "prompt", "completion", "tokens"):
+            values = [100 * getattr(one, what) for one in runs]
+            cells.append(f"{median(values):+.0f} % ({max(values, key=abs):+.0f} %)")
+        lines.append(f"| {method} | {len(runs)} | {' | '.join(cells)} |")
+    return lines
+
+
+def _ratio(used: float, said: float) -> float:
+    return used / said - 1 if said else 0.0 if not used else float("inf")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--budgets", nargs="+", default=BUDGETS)
     parser.add_argument("--data", nargs="+", choices=list(datasets()), default=list(datasets()))
+    parser.add_argument("--grid", type=Path, help="result file of a grid: compare its real runs and make none")
+    parser.add_argument("--tasks", type=Path, help="the data folder that the grid was run on")
     options = parser.parse_args()
+    if (options.grid is None) != (options.tasks is None):
+        parser.error("--grid and --tasks go together")
+    if options.grid is not None:
+        found = list(real_runs(options.grid, options.tasks))
+        if not found:
+            raise SystemExit(f"{options.grid} holds no finished search.")
+        print("\n".join(table(found)))
+        _say_spread([(1 + one.calls, 1 + one.tokens) for one in found])
+        return
     shares = [
         compare(name, splits, method, budget)
         for name, splits in datasets().items()
@@ -101,15 +192,20 @@ def main() -> None:
         for method in options.methods
         for budget in options.budgets
     ]
+    _say_spread([share[:2] for share in shares])
+    if max(share[2] for share in shares) > 1:
+        raise SystemExit("A cap was passed.")
+
+
+def _say_spread(shares: Sequence[tuple[float, float]]) -> None:
+    """Print how far calls and tokens were from their estimates in four runs of five."""
     for place, what in enumerate(("calls", "tokens")):
-        off = sorted(100 * (share[place] - 1) for share in shares)
-        middle = off[len(off) // 2]
-        low, high = off[len(off) // 10], off[-len(off) // 10 - 1] if len(off) > 1 else off[0]
+        spread = sorted(100 * (share[place] - 1) for share in shares)
+        out = len(spread) // 10
+        middle, low, high = spread[len(spread) // 2], spread[out], spread[-1 - out]
         print(
             f"{what}: used against estimated {middle:+.0f} % in the middle, {low:+.0f} to {high:+.0f} % in four of five"
         )
-    if max(share[2] for share in shares) > 1:
-        raise SystemExit("A cap was passed.")
 
 
 if __name__ == "__main__":

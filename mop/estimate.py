@@ -1,6 +1,6 @@
 """Estimate: what a run will take, before anything is sent. Knows prompts' sizes, not the model.
 
-How far off it is: `python -m benchmarks.estimates` compares it with real runs.
+How far off it is: `python -m benchmarks.estimates` compares it with simulated runs, and with real ones of a grid.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from mop.prompts import TOKENS_PER_MESSAGE, Demo, estimate_tokens
+from mop.errors import BudgetExceeded
+from mop.prompts import TOKENS_PER_MESSAGE
 from mop.scoring import calls_per_score
-from mop.search.methods import DEFAULT_METHOD
+from mop.search.methods import DEFAULT_METHOD, get_method
+from mop.sizes import FRAME, INSTRUCTION, Sizes, count_tokens, mean_size
 
 if TYPE_CHECKING:
     from mop.examples import Splits
     from mop.search.plan import Plan
     from mop.settings import Settings
 
-#: Part of the trials that run single prompts, in a search for a mixture: their race, and one of two final looks.
-SINGLES = 0.45
-#: Estimated tokens of an instruction that a model wrote, with the message around it.
-INSTRUCTION = 40
 #: Part of the calls of the published mixture that is made without demos.
 WITHOUT_DEMOS = 1 / 3
+#: Examples in a question for an instruction: of ``mop``, of the published mixture, of all others.
+SHOWN, SHOWN_BY_PAPER, SHOWN_BY_APE = 8, 5, 10
 #: Estimated tokens of a judge's question without the texts that it shows and without its criteria, and of its reply.
 JUDGE_FRAME, JUDGE_REPLY = 120, 2
 
@@ -44,71 +44,57 @@ class Estimate:
     judge_calls: int = 0
 
 
-def call_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
+def call_tokens(settings: Settings, splits: Splits, plan: Plan | None = None) -> tuple[int, int]:
     """Return the (prompt, completion) tokens that an average trial takes, estimated from the examples.
 
-    Each trial of experts is counted with the retrieved demos, where the method has them.
+    ``plan`` is that of the run; without one, it is about the one that the caps come to. Each trial of experts is
+    counted with the retrieved demos, where the method has them.
     """
-    sizes = _Sizes(settings, splits)
+    sizes = Sizes(settings, splits)
     method = settings.method
-    if method in ("mop", "mop-fixed"):
-        retrieved = settings.retrieved if method == "mop" else 0
-        single, expert = sizes.single(), sizes.expert(retrieved)
-        prompt = single if settings.experts == 1 else SINGLES * single + (1 - SINGLES) * expert
+    if method in (DEFAULT_METHOD, "mop-fixed"):
+        size = sizes.searched(plan or _usual_plan(settings, splits), settings.retrieved if method == "mop" else 0)
     elif method.startswith("mop-paper"):
-        prompt = sizes.plain + (1 - WITHOUT_DEMOS) * sizes.published()
+        size = mean_size([(WITHOUT_DEMOS, sizes.plain), (1 - WITHOUT_DEMOS, sizes.published())])
     elif method.endswith("-fair"):
-        prompt = sizes.plain + sizes.published()
+        size = sizes.published()
     elif method == "random-demos":
-        prompt = sizes.listed + sizes.demos(sizes.most)
+        size = sizes.with_demos(sizes.most, listed=True)
     else:
-        prompt = sizes.listed if method == "zero-shot" else sizes.plain
-    return round(prompt), max(1, round(sizes.answer))
+        size = sizes.listed if method == "zero-shot" else sizes.plain
+    return round(size.prompt), max(1, round(size.completion))
 
 
-class _Sizes:
-    """Mean estimated tokens of the prompts that a search tries."""
+def question_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
+    """Return the (prompt, completion) tokens of an average question for an instruction."""
+    from mop.search.proposers import MAX_SHOWN_CHARACTERS, from_demos
 
-    def __init__(self, settings: Settings, splits: Splits) -> None:
-        from mop.search.demos import closed_answers
-        from mop.search.plan import region_counts
+    shown = SHOWN_BY_PAPER if settings.method.startswith("mop-paper") else SHOWN_BY_APE
+    if settings.method in (DEFAULT_METHOD, "mop-fixed"):
+        shown = SHOWN
+    most = MAX_SHOWN_CHARACTERS
+    each = fmean(count_tokens(f"Input: {one.input[:most]} Output: {one.output[:most]}") for one in splits.train)
+    asked = count_tokens(from_demos(())) + min(shown, len(splits.train)) * each + TOKENS_PER_MESSAGE + FRAME
+    return round(asked), INSTRUCTION + 2
 
-        examples = splits.train
-        self._demo = fmean(Demo.of(example).tokens for example in examples)
-        self._fit = settings.prompt_tokens
-        self._train = len(examples)
-        self.most = settings.max_demos
-        self.answer = fmean(estimate_tokens(example.output) for example in examples)
-        self._answers = closed_answers(examples)
-        #: A prompt without demos, and one that lists the answers.
-        self.plain = INSTRUCTION + TOKENS_PER_MESSAGE + fmean(estimate_tokens(one.input) for one in examples)
-        self.listed = self.plain + estimate_tokens(", ".join(self._answers))
-        counts = region_counts(self._train, len(splits.validation), settings.budget or 600)
-        self._experts = settings.experts or counts[0]
 
-    def demos(self, count: float, budgets: int = 1) -> float:
-        """Return the tokens of ``count`` demos, as far as ``budgets`` times the demos' limit goes."""
-        return min(count * self._demo, budgets * self._fit)
+def _usual_plan(settings: Settings, splits: Splits) -> Plan:
+    """Return about the plan that the caps will come to: the sizes of calls depend on it, and it on them."""
+    from mop.search.plan import MIN_CALLS, Plan
 
-    def published(self) -> float:
-        """Return the tokens of as many demos as the published prompts show."""
-        return self.demos(min(self.most, max(1, self._train // 10)))
+    def plan_of(calls: float) -> Plan:
+        return Plan.of(
+            max(MIN_CALLS, int(calls)),
+            train=len(splits.train),
+            validation=len(splits.validation),
+            experts=settings.experts,
+            proposals=settings.proposals,
+        )
 
-    def single(self) -> float:
-        """Return the mean over the kinds of single prompts (`mop.search.singles`)."""
-        if not self.most:
-            return self.listed
-        if not self._answers:
-            return self.plain + fmean([self.demos(self.most), 0.0, self.demos(self.most)])
-        drawn = self.demos(min(self.most, len(self._answers)))
-        kinds = [drawn, self.demos(len(self._answers), 4), 0.0, self.demos(self.most), drawn]
-        return self.listed + fmean(kinds)
-
-    def expert(self, retrieved: int) -> float:
-        """Return the size of an expert's prompt: its region's demos and their answers, and what it looks up."""
-        count = min(self.most, self._train / self._experts)
-        shown = (self.listed - self.plain) * min(1.0, count / max(1, len(self._answers)))
-        return self.plain + shown + self.demos(count) + retrieved * self._demo
+    first = plan_of(settings.budget or 600)
+    by_size = [cap / each for cap, each, _ in _sizes_of_caps(settings, splits, first)]
+    calls = [settings.budget] if settings.budget is not None else []
+    return plan_of(min([*calls, *by_size], default=600))
 
 
 def judge_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
@@ -118,10 +104,10 @@ def judge_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
         return 0, 0
     from mop.judge.criteria import get_criteria
 
-    given = fmean(estimate_tokens(one.input) for one in splits.train)
-    answer = fmean(estimate_tokens(one.output) for one in splits.train)
+    given = fmean(count_tokens(one.input) for one in splits.train)
+    answer = fmean(count_tokens(one.output) for one in splits.train)
     # A grade shows a right answer and the one to grade, a comparison shows two answers.
-    shown = estimate_tokens(get_criteria(settings.criteria).text) + given + 2 * answer
+    shown = count_tokens(get_criteria(settings.criteria).text) + given + 2 * answer
     return round(calls * (JUDGE_FRAME + shown)), calls * JUDGE_REPLY
 
 
@@ -131,25 +117,51 @@ def affordable_trials(settings: Settings, splits: Splits) -> int:
 
     The search corrects the size as it goes (`mop.search.allowance`).
     """
-    trial, score = call_tokens(settings, splits), judge_tokens(settings, splits)
-    caps = [settings.budget // (1 + calls_per_score(settings.metric))] if settings.budget is not None else []
+    by_size = [int(cap / each) for cap, each, _ in _sizes_of_caps(settings, splits)]
+    calls = [settings.budget // (1 + calls_per_score(settings.metric))] if settings.budget is not None else []
+    return min([*calls, *by_size], default=600)
+
+
+def planned_calls(settings: Settings, splits: Splits) -> int:
+    """Return what `affordable_trials` does, if a cap on tokens or money is worth the calls that a plan takes at least.
+
+    Raises BudgetExceeded.
+    """
+    from mop.lm.caps import amount
+    from mop.search.plan import MIN_CALLS
+
+    for cap, each, unit in _sizes_of_caps(settings, splits):
+        if cap < MIN_CALLS * each:
+            raise BudgetExceeded(
+                f"{amount(cap, unit)} come to about {int(cap / each)} model calls here, too few to compare prompts; "
+                f"give at least {amount(1.01 * MIN_CALLS * each, unit)}, enough for {MIN_CALLS}. Nothing was sent."
+            )
+    return affordable_trials(settings, splits)
+
+
+def _sizes_of_caps(settings: Settings, splits: Splits, plan: Plan | None = None) -> list[tuple[float, float, str]]:
+    """Return each cap on tokens and money, what a trial with its score is expected to take of it, and its unit."""
+    if settings.tokens is None and settings.usd is None:
+        return []
+    trial, score = call_tokens(settings, splits, plan), judge_tokens(settings, splits)
+    found: list[tuple[float, float, str]] = []
     if settings.tokens is not None:
-        caps.append(int(settings.tokens / (sum(trial) + sum(score))))
+        found.append((settings.tokens, sum(trial) + sum(score), "tokens"))
     if settings.usd is not None:
-        cost = _cost(settings, trial) + _cost(settings, score, judging=True)
+        cost = _cost(settings, trial, "model") + _cost(settings, score, "judge")
         if cost:
-            caps.append(int(settings.usd / cost))
-    return min(caps) if caps else 600
+            found.append((settings.usd, cost, "USD"))
+    return found
 
 
-def _cost(settings: Settings, tokens: tuple[int, int], *, judging: bool = False) -> float:
-    """Return what (prompt, completion) tokens cost in USD; raises UnknownPrice."""
+def _cost(settings: Settings, tokens: tuple[int, int], role: str) -> float:
+    """Return what (prompt, completion) tokens of a role cost: "model", "proposer" or "judge". Raises UnknownPrice."""
     from mop.lm.prices import Prices
     from mop.lm.request import Usage
 
     if not any(tokens):
         return 0.0
-    model = (settings.judge or settings.model) if judging else settings.model
+    model = getattr(settings, role) or settings.model
     return Prices().cost(Usage(tokens[0], 0, tokens[1]), model)
 
 
@@ -159,16 +171,19 @@ def estimate(settings: Settings, splits: Splits) -> Estimate:
     from mop.optimization import make_plan
 
     plan = make_plan(settings, splits)
-    trial, score = call_tokens(settings, splits), judge_tokens(settings, splits)
     asked, trials = _calls(settings, plan, len(splits.validation))
-    own = (asked + trials) * trial[0], (asked + trials) * trial[1]
-    judge = trials * score[0], trials * score[1]
+    parts = [
+        ("model", trials, call_tokens(settings, splits, plan)),
+        ("proposer", asked, question_tokens(settings, splits)),
+        ("judge", trials, judge_tokens(settings, splits)),
+    ]
+    prompt, completion = (sum(calls * size[place] for _, calls, size in parts) for place in (0, 1))
     try:
-        usd = _cost(settings, own) + _cost(settings, judge, judging=True)
+        usd = sum(_cost(settings, (calls * size[0], calls * size[1]), role) for role, calls, size in parts)
     except UnknownPrice:
         usd = None
     judge_calls = trials * calls_per_score(settings.metric)
-    return Estimate(plan, asked + trials + judge_calls, own[0] + judge[0], own[1] + judge[1], usd, judge_calls)
+    return Estimate(plan, asked + trials + judge_calls, prompt, completion, usd, judge_calls)
 
 
 def _calls(settings: Settings, plan: Plan, validation: int) -> tuple[int, int]:
@@ -178,12 +193,14 @@ def _calls(settings: Settings, plan: Plan, validation: int) -> tuple[int, int]:
 
     if settings.method in (DEFAULT_METHOD, "mop-fixed"):
         return plan.proposals, plan.reachable - plan.proposals
-    if settings.method == "knn":
+    if not get_method(settings.method).asks:
         return 0, 0
     if settings.method == "random-demos":
         from mop.search.baselines.random_demos import draws_for
 
         return 0, schedule(draws_for(plan.calls), validation, plan.calls)[0]
+    if settings.method.startswith("instructzero"):
+        return 0, plan.calls
     asked = proposals_for(plan.calls, settings.proposals)
     if settings.method.startswith("mop-paper"):
         from mop.search.baselines.mop_paper import EXAMPLES, KEPT

@@ -62,6 +62,16 @@ class Models:
         )
 
     @property
+    def names(self) -> tuple[str, str, str]:
+        """The names of the models that answer, write instructions and judge."""
+        return self.client.model, self.proposer.model, self.judge.model
+
+    @property
+    def marks(self) -> dict[str, bool]:
+        """What a mixture's report says of a search that a cap ended in the middle; nothing if none did."""
+        return {"cut_short": True} if any(one.refused for one in self.distinct) else {}
+
+    @property
     def distinct(self) -> list[ModelClient]:
         """Every client once."""
         return list({id(one): one for one in (self.client, self.proposer, self.judge)}.values())

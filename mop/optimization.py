@@ -177,9 +177,11 @@ async def _aoptimize(
     from mop.embeddings.encoders import CachedEncoder
     from mop.embeddings.projection import project
     from mop.embeddings.region_map import draw_map
+    from mop.estimate import judge_tokens
     from mop.judge import Judge
     from mop.search.ablations import Ablations
     from mop.search.allowance import Allowance
+    from mop.search.generalist import check_room
     from mop.search.learning import Session, Silence
     from mop.search.methods import get_method
     from mop.search.problem import Problem
@@ -218,6 +220,8 @@ async def _aoptimize(
     used.traffic = [one.traffic for one in models.distinct]
     decoding = problem.decoding
     trials = Trials(client, decoding, make_scorer(metric, Judge(models.judge, settings.criteria)))
+    caps_of: dict[str, Any] = {"budget": caps, "trials": trials, "clients": models.distinct, "models": models.names}
+    allowance = Allowance(plan.calls, **caps_of, score=judge_tokens(settings, splits), kept=plan.kept)
     session = Session(
         problem=problem,
         plan=plan,
@@ -237,13 +241,12 @@ async def _aoptimize(
         own_personas=settings.persona,
         encoder=encoder,
         white_box=white_box,
-        allowance=Allowance(
-            plan.calls, budget=caps, trials=trials, clients=models.distinct, model=settings.model, kept=plan.kept
-        ),
+        allowance=allowance,
         listener=listener,
         ablations=ablations or Ablations(),
     )
     try:
+        check_room(session, asks=get_method(settings.method).asks)
         learned = await learn(session)
     finally:
         _fill(used, caps, time.perf_counter() - started)
@@ -269,7 +272,7 @@ async def _aoptimize(
         model=settings.model,
         decoding=decoding,
         metric=metric_name(metric),
-        report={**learned.report, "zero_shot": learned.zero_shot.instruction},
+        report={**learned.report, "zero_shot": learned.zero_shot.instruction, **models.marks},
         provenance=provenance,
     )
     mixture = replace(mixture, reference=reference_of(mixture, validation_vectors))
@@ -301,11 +304,11 @@ def make_plan(settings: Settings, splits: Splits) -> Plan:
 
     Where a judge scores, a trial takes its calls as well, so the plan is one of trials and smaller by that.
     """
-    from mop.estimate import affordable_trials
+    from mop.estimate import planned_calls
     from mop.search.plan import Plan
 
     return Plan.of(
-        affordable_trials(settings, splits),
+        planned_calls(settings, splits),
         train=len(splits.train),
         validation=len(splits.validation),
         experts=settings.experts,

@@ -19,6 +19,7 @@ from mop.embeddings.projection import project
 from mop.embeddings.routers import SMALLEST, Kernel, kernel_width, two_nearest
 from mop.limits import Limits, RegionDemos
 from mop.prompts import Prompt
+from mop.search.capped import unless_capped
 from mop.search.experts import Layout
 from mop.search.judging import Judging
 from mop.search.selection import Gate, gate
@@ -54,7 +55,7 @@ async def find_limits(judging: Judging, found: Found) -> Limits | None:
     limits = borders.thresholds()
     share = judging.session.border_share
     if share and len(found.prompts) > 1:
-        limits = await borders.try_routes(limits, math.floor(share * judging.plan.calls))
+        limits = await unless_capped(borders.try_routes(limits, math.floor(share * judging.plan.calls)), limits)
     return limits if limits.measured else None
 
 

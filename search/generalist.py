@@ -12,6 +12,7 @@ from mop.prompts import Prompt
 from mop.search import proposers
 from mop.search.experts import with_answers
 from mop.search.judging import Judging, race_report
+from mop.search.learning import Session
 from mop.search.plan import CALLS_PER_ARM, CROSSED_ARMS
 from mop.search.proposers import Candidate
 from mop.search.race import Arm, mean_seen
@@ -19,6 +20,22 @@ from mop.search.singles import SinglePrompt, crossed_prompts, single_prompts
 
 #: Used when the user gives no instruction of their own.
 DEFAULT_INSTRUCTION = "Answer as the examples do. Give the answer only."
+
+
+#: Trials of one prompt that a cap on tokens or money must have room for.
+LEAST_TRIALS = 8
+
+
+def check_room(session: Session, *, asks: bool = True) -> None:
+    """Check that the caps have room for the smallest search: one prompt without demos on a few examples.
+
+    ``asks``: the method asks a model at all. Raises BudgetExceeded; nothing has been sent then.
+    """
+    problem = session.problem
+    prompt = Prompt(problem.description or DEFAULT_INSTRUCTION)
+    least = [(prompt, problem.validation[int(place)]) for place in session.order[:LEAST_TRIALS]]
+    if asks and session.allowance is not None:
+        session.allowance.check(least, f"one prompt without demos on {len(least)} examples")
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ async def find_generalist(judging: Judging, before_judged: Callable[[SinglePromp
     candidates = await _propose(judging)
     session.listener.stage("racing single prompts")
     limits = {"max_demos": session.max_demos, "token_budget": session.token_budget}
-    singles = single_prompts(problem, candidates, arms=plan.single_arms, **limits)
+    singles = _sendable(single_prompts(problem, candidates, arms=plan.single_arms, **limits), judging)
     first = await judging.race(_arms(singles, judging), plan.single_calls)
     ranked = [singles[arm] for arm in first.ranking]
     session.say_best(first.mean(first.winner))
@@ -55,7 +72,7 @@ async def find_generalist(judging: Judging, before_judged: Callable[[SinglePromp
     calls = min(plan.crossing_calls, spare - judging.allowance.cost(judging.trials(cells[: len(cells) // 4])))
     if (arms := min(CROSSED_ARMS, int(calls) // CALLS_PER_ARM)) >= 2:
         session.listener.stage("racing the best parts together")
-        crossed_singles = crossed_prompts(problem, ranked, arms=arms, **limits)
+        crossed_singles = _sendable(crossed_prompts(problem, ranked, arms=arms, **limits), judging)
         second = await judging.race(_arms(crossed_singles, judging), calls)
         winner = crossed_singles[second.winner]
         crossed = race_report([single.name for single in crossed_singles], second)
@@ -93,9 +110,16 @@ async def _scores(judging: Judging, winner: SinglePrompt) -> NDArray[np.float64]
     """Judge the winner on all examples that take part, or on as many as there are calls left for."""
     arm = Arm.single("generalist", winner.prompt, len(judging.problem.validation))
     if judging.affords(judging.cells(arm)):
-        return await judging.judge(arm)
-    result = await judging.race([arm], judging.plan.calls)
-    return np.asarray(result.scores[0])
+        return await judging.settle(arm)
+    scores = np.asarray((await judging.race([arm], judging.plan.calls)).scores[0])
+    return judging.narrow(judging.known(arm)) if judging.allowance.by_size else scores
+
+
+def _sendable(singles: Sequence[SinglePrompt], judging: Judging) -> list[SinglePrompt]:
+    """Return the prompts that the caps are large enough for; at least the shortest one."""
+    arms = _arms(singles, judging)
+    found = [single for single, arm in zip(singles, arms, strict=True) if judging.fits(arm)]
+    return found or [min(singles, key=lambda single: single.prompt.tokens)]
 
 
 def _arms(singles: Sequence[SinglePrompt], judging: Judging) -> list[Arm]:

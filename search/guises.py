@@ -20,16 +20,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mop.embeddings.projection import project
-from mop.lm.request import Request
+from mop.lm.request import Reply, Request
 from mop.own_personas import OwnPersona
 from mop.persona import Kind
 from mop.personas.answering import why_unusable
 from mop.personas.exemplars import chosen
-from mop.personas.identities import ATTEMPTS, write_identities
+from mop.personas.identities import ATTEMPTS, Identities, write_identities
 from mop.personas.records import STATIC
 from mop.personas.regions import MEDOIDS, region_request
 from mop.personas.writing import IDENTITY_TOKENS, identity_request
 from mop.prompts import Demo, Prompt
+from mop.search.capped import unless_capped
 from mop.search.experts import Layout
 from mop.search.judging import Judging
 
@@ -134,8 +135,9 @@ async def _identities(judging: Judging, asked: Sequence[str]) -> dict[int, str]:
         sent += 1
 
     seed = judging.problem.seed
-    found = await write_identities(
-        session.proposer, session.encoder, asked, shown, seed=seed, attempts=attempts, told=count
+    found = await unless_capped(
+        write_identities(session.proposer, session.encoder, asked, shown, seed=seed, attempts=attempts, told=count),
+        Identities(),
     )
     judging.allowance.used += sent
     return {place: identity.text for place, identity in found.accepted.items()}
@@ -151,10 +153,12 @@ async def _acceptances(judging: Judging, identities: Sequence[str]) -> dict[str,
         Request(model=client.model, messages=(("user", turn),), max_tokens=ACCEPTANCE_TOKENS, role="propose")
         for turn in turns
     ]
-    replies = await client.complete_many(requests)
-    judging.allowance.used += len(requests)
+    replies: dict[int, Reply] = {}
+    await unless_capped(client.complete_many(requests, replies.__setitem__), [])
+    judging.allowance.used += len(replies)
     found = {}
-    for identity, reply in zip(identities, replies, strict=True):
+    for place, reply in sorted(replies.items()):
+        identity = identities[place]
         text = reply.text.strip()
         if reply.finish_reason == "length":
             whole = _SENTENCES.match(text)

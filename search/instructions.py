@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mop.search import proposers
+from mop.search.capped import unless_capped
 from mop.search.experts import Layout
 from mop.search.judging import Cell, Judging
 from mop.search.plan import TURNS
@@ -54,14 +55,13 @@ class RegionInstructions:
     async def choose(self) -> tuple[list[Candidate], Scores]:
         """Return the instruction of each region and the scores of all experts under these choices."""
         count = len(self._layout.regions)
-        await self._try_everywhere(self._shared)
+        # What was judged before a cap ends it is enough to choose from.
+        await unless_capped(self._try(), None)
         if self._judging.session.ablations.selection == "joint-global":
             best = int(np.argmax([np.nanmean(row) for row in self._rows]))
             return [self._candidates[best]] * count, self._rows[best]
-        await self._try_written()
-        await self._try_everywhere(self._untried)
         choice = choose_candidates(np.vstack(self._rows), self._regions, count)
-        choice = await self._confirmed(choice)
+        choice = await unless_capped(self._confirmed(choice), [0] * count)
         chosen = np.asarray(choice)[self._regions]
         scores = np.vstack(self._rows)[chosen, np.arange(len(self._regions))]
         return [self._candidates[candidate] for candidate in choice], scores
@@ -84,6 +84,12 @@ class RegionInstructions:
                 }
             )
         return rows
+
+    async def _try(self) -> None:
+        await self._try_everywhere(self._shared)
+        if self._judging.session.ablations.selection != "joint-global":
+            await self._try_written()
+            await self._try_everywhere(self._untried)
 
     async def _try_everywhere(self, candidates: Sequence[Candidate]) -> None:
         for candidate in candidates:

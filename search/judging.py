@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mop.errors import BudgetExceeded
 from mop.prompts import Prompt
 from mop.search import proposers
 from mop.search.allowance import Allowance
@@ -14,7 +15,6 @@ from mop.search.learning import Session
 from mop.search.proposers import MAX_INSTRUCTION_TOKENS, Candidate
 from mop.search.race import Arm, RaceResult, mean_seen, race
 from mop.search.trials import Trial
-from mop.seeds import stream
 
 #: A prompt and the position of the validation example that it answers.
 Cell = tuple[Prompt, int]
@@ -30,8 +30,7 @@ class Judging:
         self.session = session
         self.problem = session.problem
         self.plan = session.plan
-        order = stream(self.problem.seed, "validation order").permutation(len(self.problem.validation))
-        self._everything = np.asarray(order, dtype=np.intp)
+        self._everything = session.order
         self.order = self._everything[: self.plan.validation]
         self.allowance = session.allowance or Allowance(self.plan.calls, kept=self.plan.kept)
 
@@ -59,19 +58,25 @@ class Judging:
         """Return the prompts with which ``arm`` answers the examples that take part."""
         return [(arm.prompts[i], int(i)) for i in self.order]
 
-    def fit(self, arms: Sequence[Arm], looks: int, share: float) -> None:
-        """Let as many examples take part as ``looks`` looks of arms like ``arms`` can see for a share of what is left.
+    def fits(self, arm: Arm) -> bool:
+        """Return whether the caps are so large that no call of ``arm`` blocks all others."""
+        return self.allowance.fits(self.trials(self.cells(arm)))
+
+    def fit(self, looks: Sequence[Arm], share: float) -> None:
+        """Let as many examples take part as all of ``looks`` can be judged on for a share of what is left.
 
         Nothing changes where every call counts one: the plan knew what a look takes.
         """
         if self.allowance.in_calls:
             return
-        trials = self.trials([(arm.prompts[i], int(i)) for arm in arms for i in self._everything])
-        fitting = self.allowance.worth(share * self.allowance.spare(trials), trials) // looks
-        self.order = self._everything[: max(1, min(fitting, len(self._everything)))]
+        columns = [self.trials([(arm.prompts[i], int(i)) for arm in looks]) for i in self._everything]
+        left = share * self.allowance.spare([trial for column in columns for trial in column])
+        fitting = np.cumsum([self.allowance.cost(column) for column in columns]) <= left
+        self.order = self._everything[: max(1, int(fitting.sum()))]
 
     async def propose(self, questions: Sequence[tuple[str, str]]) -> list[Candidate]:
-        """Ask the proposer every (name, question); one call each."""
+        """Ask the proposer every (name, question), as far as the caps allow it; one call each."""
+        questions = questions[: self.allowance.askable([question for _, question in questions])]
         return (await self.propose_each([questions]))[0]
 
     async def propose_each(self, groups: Sequence[Sequence[tuple[str, str]]]) -> list[list[Candidate]]:
@@ -89,7 +94,7 @@ class Judging:
             self.order,
             self.session.trials,
             calls=max(0, min(calls, spare)),
-            cost=self.allowance.cost,
+            allowance=self.allowance,
         )
         self.allowance.used += self.session.trials.done - before
         return result
@@ -100,12 +105,36 @@ class Judging:
         scores[self.order] = await self.score(self.cells(arm))
         return scores
 
+    async def settle(self, arm: Arm) -> NDArray[np.float64]:
+        """Return what `judge` does. If a cap ends it, only the examples that were judged take part from now on."""
+        try:
+            return await self.judge(arm)
+        except BudgetExceeded:
+            return self.narrow(self.known(arm))
+
+    def known(self, arm: Arm) -> NDArray[np.float64]:
+        """Return the arm's score on every validation example on which it was judged before, NaN elsewhere."""
+        scores = np.full(len(self.problem.validation), np.nan)
+        scores[self.order] = self.session.trials.known(self.trials(self.cells(arm)))
+        return scores
+
+    def narrow(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Let only the examples take part that have a score, and return the scores.
+
+        Raises BudgetExceeded if none has one.
+        """
+        self.order = self.order[np.isfinite(scores[self.order])]
+        if not len(self.order):
+            raise BudgetExceeded("The caps left no room to judge a prompt; raise them and run the same command again.")
+        return scores
+
     async def score(self, cells: Sequence[Cell]) -> list[float]:
         """Return the score of each prompt on the validation example at its position."""
         before = self.session.trials.done
-        scores = await self.session.trials.score(self.trials(cells))
-        self.allowance.used += self.session.trials.done - before
-        return scores
+        try:
+            return await self.session.trials.score(self.trials(cells))
+        finally:
+            self.allowance.used += self.session.trials.done - before
 
     def trials(self, cells: Sequence[Cell]) -> list[Trial]:
         """Return the trials that ``cells`` stand for."""

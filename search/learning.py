@@ -9,7 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mop.embeddings.encoders import Encoder, Vectors
 from mop.limits import Limits
@@ -24,6 +28,7 @@ from mop.search.allowance import Allowance
 from mop.search.plan import Plan
 from mop.search.problem import Problem
 from mop.search.trials import Trials
+from mop.seeds import stream
 
 
 class Listener(Protocol):
@@ -81,6 +86,20 @@ class Session:
     allowance: Allowance | None = None
     listener: Listener = field(default_factory=Silence)
     ablations: Ablations = field(default_factory=Ablations)
+
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """Positions of the validation examples in the order in which every method and race sees them.
+
+        Where tokens or money are capped, those that are too long for the cap take no part.
+        """
+        problem = self.problem
+        order = stream(problem.seed, "validation order").permutation(len(problem.validation)).astype(np.intp)
+        if self.allowance is None:
+            return order
+        bare = [(Prompt(""), example) for example in problem.validation]
+        fits = np.array([self.allowance.fits([trial]) for trial in bare], dtype=np.bool_)
+        return order[fits[order]] if fits.any() else order
 
     def say_best(self, score: float | None) -> None:
         """Tell the listener the best score so far; nothing is said where nothing was scored."""

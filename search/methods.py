@@ -29,13 +29,14 @@ class Method:
     """A way to learn: what it is in a sentence, where its coroutine function is, and the search settings it heeds.
 
     ``parts`` are the parts of it that can be exchanged (`mop.search.ablations`), each with what it has itself; None
-    where that is none of the choices.
+    where that is none of the choices. ``asks``: it asks a model at all.
     """
 
     summary: str
     home: str
     heeds: frozenset[str] = frozenset()
     parts: Mapping[str, str | None] = field(default_factory=dict)
+    asks: bool = True
 
     def load(self) -> Learner:
         """Return the coroutine function; its module is imported now and not before."""
@@ -78,7 +79,9 @@ METHODS: Mapping[str, Method] = {
         frozenset(PARTICULAR) - {"retrieved", "soft"} - _WHITE_BOX,
         _MOP,
     ),
-    "knn": Method("the 15 nearest labelled examples of each query as its demos; no search", f"{_BASELINES}.knn:knn"),
+    "knn": Method(
+        "the 15 nearest labelled examples of each query as its demos; no search", f"{_BASELINES}.knn:knn", asks=False
+    ),
     "zero-shot": Method("the best instruction, without demos", f"{_BASELINES}.zero_shot:zero_shot", _PROPOSES),
     "random-demos": Method(
         "the best of several random few-shot prompts", f"{_BASELINES}.random_demos:best_random_demos"

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mop.embeddings.index import EXACT_MOST
 from mop.mixture import Expert
 from mop.search.borders import Found, find_limits
+from mop.search.capped import unless_capped
 from mop.search.experts import DemoPool, Layout
 from mop.search.generalist import Generalist, find_generalist
 from mop.search.instructions import RegionInstructions
@@ -72,7 +73,9 @@ class _Search:
         generalist = await find_generalist(self.judging, self._lay_out)
         if self.plan.region_counts == (1,):
             return self._one_prompt(generalist, generalist.report)
-        best, layouts = await self._race_layouts()
+        best, layouts = await unless_capped(self._race_layouts(), (None, {}))
+        if best is None:
+            return self._one_prompt(generalist, generalist.report)
         self.session.say_best(mean_seen(best.scores))
         candidates, scores, tried = await self._instructions(best, generalist)
         chosen, scores, personas = await self._personas(best.layout, candidates, scores)
@@ -111,11 +114,16 @@ class _Search:
         validation = self.problem.validation_vectors
         instruction = generalist.candidate.instruction
         self.arms = [layout.arm(layout_name(layout), instruction, validation) for layout in self.layouts]
+        kept = [place for place, arm in enumerate(self.arms) if self.judging.fits(arm)]
+        self.layouts, self.arms = [self.layouts[place] for place in kept], [self.arms[place] for place in kept]
         single = Arm.single("generalist", generalist.prompt, len(self.problem.validation))
-        share = JUDGED_ALONE if len(self.arms) == 1 else JUDGED
-        self.judging.fit([*[single] * len(self.arms), *self.arms], 2, share)
+        if self.arms:
+            dearest = max(self.arms, key=self.judging.cost)
+            self.judging.fit([single, dearest], JUDGED_ALONE if len(self.arms) == 1 else JUDGED)
 
-    async def _race_layouts(self) -> tuple[_Best, dict[str, object]]:
+    async def _race_layouts(self) -> tuple[_Best | None, dict[str, object]]:
+        if not self.arms:
+            return None, {}
         self.session.listener.stage("racing numbers of experts")
         layouts, arms, allowance = self.layouts, self.arms, self.judging.allowance
         dearest = max(arms, key=self.judging.cost)
@@ -124,8 +132,8 @@ class _Search:
         result = await self.judging.race(arms, max(len(arms), min(self.plan.layout_calls, spare)))
         winner = layouts[result.winner]
         if not self.judging.affords(self.judging.cells(arms[result.winner])):
-            self.judging.fit([arms[result.winner]], 1, 1.0)
-        scores = await self.judging.judge(arms[result.winner])
+            self.judging.fit([arms[result.winner]], 1.0)
+        scores = await self.judging.settle(arms[result.winner])
         return _Best(winner, scores), {"layouts": race_report([arm.name for arm in arms], result)}
 
     # -- results

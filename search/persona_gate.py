@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mop.persona import Persona
 from mop.prompts import Prompt
+from mop.search.capped import unless_capped
 from mop.search.experts import Layout
 from mop.search.guises import BARE, Guise, Wardrobe, own_guises, write_guises
 from mop.search.judging import Cell, Judging
@@ -168,7 +169,11 @@ class PersonaGate:
                 missing.append(_name(form))
                 continue
             row = np.full(len(self._regions), np.nan)
-            row[[i for _, i in cells]] = await self._judging.score(cells)
+            scored = await unless_capped(self._judging.score(cells), None)
+            if scored is None:
+                missing.append(_name(form))
+                continue
+            row[[i for _, i in cells]] = scored
             self._rows[form] = row
         picks = pick_personas(self._rows, self._regions, len(self._chosen))
         scores = self._rows[PLAIN].copy()

@@ -10,6 +10,7 @@ Three views of the data, each a function from examples to the requests that ask 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from mop.examples import Example
 from mop.lm.client import ModelClient
 from mop.lm.request import Reply, Request
+from mop.search.capped import unless_capped
 from mop.seeds import stream
 
 #: Longer instructions than this are cut off by the model's own limit and dropped as incomplete.
@@ -110,7 +112,8 @@ async def ask(
 ) -> list[Candidate]:
     """Ask every (proposer name, question) and return the distinct usable candidates, in order.
 
-    The same question is asked under different sample numbers, so that repeats give different candidates.
+    The same question is asked under different sample numbers, so that repeats give different candidates. Where a cap
+    refuses a question, those before it count.
     """
     return (await ask_each(client, [questions], seed=seed, temperature=temperature))[0]
 
@@ -132,15 +135,17 @@ async def ask_each(
         for questions in groups
         for number, (_, question) in enumerate(questions, start=1)
     ]
-    replies = iter(await client.complete_many(requests))
-    return [_candidates(questions, [next(replies) for _ in questions]) for questions in groups]
+    replies: dict[int, Reply] = {}
+    await unless_capped(client.complete_many(requests, replies.__setitem__), [])
+    place = itertools.count()
+    return [_candidates(questions, [replies.get(next(place)) for _ in questions]) for questions in groups]
 
 
-def _candidates(questions: Sequence[tuple[str, str]], replies: Sequence[Reply]) -> list[Candidate]:
-    """Return the distinct usable candidates, in the order of the questions."""
+def _candidates(questions: Sequence[tuple[str, str]], replies: Sequence[Reply | None]) -> list[Candidate]:
+    """Return the distinct usable candidates, in the order of the questions; None is a question that a cap refused."""
     found: dict[str, Candidate] = {}
     for (proposer, _), reply in zip(questions, replies, strict=True):
-        if reply.finish_reason == "length":
+        if reply is None or reply.finish_reason == "length":
             continue
         instruction = clean(reply.text)
         if instruction is not None:

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mop.errors import BudgetExceeded
 from mop.examples import Example
 from mop.prompts import Prompt
+from mop.search.allowance import FEW_TRIALS, Allowance
 from mop.search.trials import Trial, Trials
 from mop.stats import lower_bound
 
@@ -92,15 +94,19 @@ async def race(
     trials: Trials,
     *,
     calls: float,
-    cost: Callable[[Sequence[Trial]], float] = len,
+    allowance: Allowance | None = None,
     confidence: float = 0.95,
 ) -> RaceResult:
     """Race ``arms`` on the examples at the positions ``order``, in that order, in at most ``calls`` model calls.
 
-    ``cost`` says how many of them some trials count for.
+    ``allowance`` says how many of them some trials count for; without one, each counts for itself.
     What arms that left early would have taken is shared out among those that stay. Trials that the run already knows
     count as well: the schedule depends on scores and numbers alone, so that a resumed run takes the same decisions.
+    Where trials count by their size, a few are run first, because what they take tells what the others will.
+    Where a cap refuses a call, the race ends; raises BudgetExceeded if nothing at all was answered.
     """
+    cost: Callable[[Sequence[Trial]], float] = len if allowance is None else allowance.cost
+    by_size = allowance is not None and allowance.by_size
     scores = np.full((len(arms), len(examples)), np.nan)
     alive = list(range(len(arms)))
     left_behind: list[int] = []
@@ -118,12 +124,26 @@ async def race(
         upto = next_rung(len(alive), seen, len(order), int(left * len(ahead) / cost(ahead)))
         if upto == seen:
             break
+        few = math.ceil(FEW_TRIALS / len(alive))
+        first_look = by_size and not seen and upto > 2 * few
+        upto = few if first_look else upto
         rung = cells(upto)
-        results = await trials.score(trials_of(rung))
+        try:
+            results = await trials.score(trials_of(rung))
+        except BudgetExceeded:
+            if seen:
+                break
+            for (arm, example), score in zip(rung, trials.known(trials_of(rung)), strict=True):
+                scores[arm, example] = score
+            if not np.isfinite(scores).any():
+                raise
+            return RaceResult(scores, _most_seen_first(scores))
         for (arm, example), score in zip(rung, results, strict=True):
             scores[arm, example] = score
         left -= cost(trials_of(rung))
         seen = upto
+        if first_look:
+            continue
         if len(alive) == 1:
             break
         kept = _not_beaten(scores, alive, order[:seen], confidence)[: math.ceil(len(alive) / 2)]
@@ -133,6 +153,13 @@ async def race(
             break
     ranking = _best_first(scores, alive) + left_behind
     return RaceResult(scores, tuple(ranking))
+
+
+def _most_seen_first(scores: NDArray[np.float64]) -> tuple[int, ...]:
+    """Return the arms of a race that a cap ended in its first rung: means over fewer examples count less."""
+    seen = np.isfinite(scores).sum(axis=1)
+    means = np.where(seen > 0, np.nansum(scores, axis=1) / np.maximum(1, seen), -1.0)
+    return tuple(sorted(range(len(scores)), key=lambda arm: (-seen[arm], -means[arm], arm)))
 
 
 def _best_first(scores: NDArray[np.float64], alive: Sequence[int]) -> list[int]:

@@ -6,14 +6,17 @@ already seen is neither sent nor charged again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mop.decoding import Decoding
+from mop.errors import BudgetExceeded
 from mop.examples import Example
 from mop.lm.client import ModelClient
-from mop.lm.request import Request
+from mop.lm.request import Reply, Request
 from mop.prompts import TOKENS_PER_MESSAGE, Prompt, estimate_tokens
 from mop.scoring import Scorer
+from mop.search.capped import unless_capped
 
 Trial = tuple[Prompt, Example]
 
@@ -63,8 +66,15 @@ class Trials:
         """Return the call that a trial makes."""
         return self._decoding.request(self._client.model, trial[0], trial[1].input)
 
+    def known(self, trials: Sequence[Trial]) -> list[float]:
+        """Return the score of each trial that was run, NaN for the others."""
+        return [self._known[trial][0] if trial in self._known else math.nan for trial in trials]
+
     async def score(self, trials: Sequence[Trial]) -> list[float]:
-        """Return the score of each trial, in order; one model call, and what its score takes, for each that is new."""
+        """Return the score of each trial, in order; one model call, and what its score takes, for each that is new.
+
+        Raises BudgetExceeded where a cap refuses a call; trials that were answered before it are known.
+        """
         await self._run(trials)
         return [self._known[trial][0] for trial in trials]
 
@@ -79,10 +89,34 @@ class Trials:
             if trial not in self._known:
                 by_prefix.setdefault(trial[0].prefix, []).append(trial)
         pending = [trial for group in by_prefix.values() for trial in group]
-        replies = await self._client.complete_many([self.request(trial) for trial in pending])
-        answers = [reply.text.strip() for reply in replies]
-        scores = await self._scorer.score(answers, [example for _, example in pending])
-        for trial, score, answer in zip(pending, scores, answers, strict=True):
+        replies: dict[int, Reply] = {}
+        refusal: BudgetExceeded | None = None
+        try:
+            await self._client.complete_many([self.request(trial) for trial in pending], replies.__setitem__)
+        except BudgetExceeded as error:
+            refusal = error
+        answered = [(pending[place], replies[place].text.strip()) for place in sorted(replies)]
+        try:
+            scores = await self._scores(answered)
+        except BudgetExceeded as error:
+            refusal = error
+            scores = await self._scores_one_by_one(answered)
+        for (trial, answer), score in zip(answered, scores, strict=False):
             self._known[trial] = (score, answer)
-            prompt, answered = self.size(trial)
-            self.sizes = (self.sizes[0] + prompt, self.sizes[1] + answered)
+            prompt, completion = self.size(trial)
+            self.sizes = (self.sizes[0] + prompt, self.sizes[1] + completion)
+        if refusal is not None:
+            raise refusal
+
+    async def _scores(self, answered: Sequence[tuple[Trial, str]]) -> list[float]:
+        return await self._scorer.score([answer for _, answer in answered], [example for (_, example), _ in answered])
+
+    async def _scores_one_by_one(self, answered: Sequence[tuple[Trial, str]]) -> list[float]:
+        """Return the scores of the first trials, as far as the caps allow a judge to go; nothing is paid for twice."""
+        scores: list[float] = []
+        for one in answered:
+            found = await unless_capped(self._scores([one]), None)
+            if found is None:
+                break
+            scores += found
+        return scores

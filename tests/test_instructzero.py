@@ -310,6 +310,24 @@ def test_where_nothing_usable_is_written_the_default_instruction_stays(
     assert mixture.experts[0].proposer == "given"
 
 
+def test_under_a_cap_on_tokens_it_plans_by_what_calls_take(stand_in: list[Any], tmp_path: Path) -> None:
+    class Heavy(FakeEndpoint):
+        """Counts three times the tokens that anybody would expect."""
+
+        def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
+            answer = super()._chat(body)
+            answer["usage"]["prompt_tokens"] *= 3
+            return answer
+
+    with Heavy(by_instruction, record=False) as endpoint:
+        mixture, used = learned(
+            endpoint, tmp_path / "ledger.sqlite", budget="40k tokens", method="instructzero-random-fair"
+        )
+    assert 10_000 < used.spend.tokens <= 40_000
+    assert mixture.experts[0].validation > 0
+    assert mixture.report["generalist"]["score"] is not None
+
+
 def test_optimize_takes_the_white_box_by_name(tiny_model: Path, tmp_path: Path) -> None:
     with FakeEndpoint(by_instruction) as endpoint, pytest.raises(WeightsError, match="no such model"):
         optimize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,15 @@ if TYPE_CHECKING:
 
     from mop.lm.budget import Reservation, Spend
     from mop.lm.prices import Prices
+
+
+def amount(value: float, unit: str) -> str:
+    """Return so much of a cap in words, rounded up where it matters: ``unit`` is "calls", "tokens" or "USD".
+
+    >>> amount(1234.2, "tokens")
+    '1,235 tokens'
+    """
+    return f"{value:.3g} USD" if unit == "USD" else f"{math.ceil(value):,} {unit}"
 
 
 class Account(Protocol):

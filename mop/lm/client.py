@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from mop.errors import LedgerError, NotRecorded, SettingsError
+from mop.errors import BudgetExceeded, LedgerError, NotRecorded, SettingsError
 from mop.lm.batch import Batch, Underway
 from mop.lm.budget import Budget, Spend
 from mop.lm.caps import Caps
@@ -106,6 +106,8 @@ class ModelClient:
             )
         self.model = model
         self.replay = replay
+        #: Whether a cap has refused a request of this client.
+        self.refused = False
         self._run = run
         self._start = start
         self.base_url = None if start else base_url or os.environ.get("OPENAI_BASE_URL") or None
@@ -185,7 +187,8 @@ class ModelClient:
                     batch = Batch(send, session.commits.add, session.underway, self._meter, deliver, session.claims)
                     await batch.run(distinct, known)
                 await self._budget.flush()
-            except BaseException:
+            except BaseException as error:
+                self.refused = self.refused or isinstance(error, BudgetExceeded)
                 # Replies that came in before the failure or the Ctrl-C are recorded before it goes on.
                 await session.commits.flush()
                 # It is the first error that counts; what cannot be given back now expires with this process.

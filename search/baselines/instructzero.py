@@ -18,17 +18,24 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from mop.errors import SettingsError
+from mop.errors import BudgetExceeded, SettingsError
 from mop.lm.soft_prompts import SoftPrompt
 from mop.lm.white_box import WhiteBox
 from mop.prompts import Demo, Prompt
 from mop.search import proposers
 from mop.search.baselines.ape import centroid_demos
-from mop.search.baselines.parts import Contender, one_prompt, published_demo_count, random_demos
+from mop.search.baselines.parts import (
+    Contender,
+    by_size,
+    given_instruction,
+    one_prompt,
+    published_demo_count,
+    random_demos,
+)
 from mop.search.generalist import DEFAULT_INSTRUCTION
 from mop.search.learning import Learned, Session
 from mop.search.race import Arm, RaceResult, race
-from mop.seeds import stream
+from mop.search.trials import Trial
 
 #: The paper's numbers (section 4.1): numbers in a latent, examples in the question, validation examples.
 DIMENSION, SHOWN, EXAMPLES = 10, 5, 20
@@ -103,10 +110,12 @@ class _Search:
             raise SettingsError("InstructZero needs a white-box model; give one with white_box.")
         self.session, self.demos = session, demos
         self.box: WhiteBox = session.white_box
-        problem, calls = session.problem, session.plan.calls
+        problem, calls = session.problem, self._calls()
         wanted = max(FEWEST, min(MOST, calls // CALLS_PER_INSTRUCTION))
         self.wanted = wanted if session.proposals is None else max(1, min(session.proposals, calls // 3))
-        self.order = stream(problem.seed, "validation order").permutation(len(problem.validation))
+        self.order = session.order
+        #: Calls of the plan that are left for the final when the search begins.
+        self.kept = (1 - SEARCH_SHARE) * session.plan.calls
         share = int(calls * SEARCH_SHARE) // self.wanted
         self.seen = self.order[: max(1, min(EXAMPLES, share))]
         self.question = proposers.bare(proposers.sample(problem.train, SHOWN, problem.seed, "instructzero"))
@@ -115,6 +124,15 @@ class _Search:
         self.answers: list[list[str]] = []
         self.latents = np.empty((0, DIMENSION))
         self.chosen: list[int | None] = []
+
+    def _calls(self) -> int:
+        """Return the calls to plan for; where tokens or money are capped, as many as the caps are worth."""
+        session = self.session
+        if session.allowance is None or not session.allowance.by_size:
+            return session.plan.calls
+        usual = Prompt(given_instruction(session), self.demos)
+        trials = [(usual, session.problem.validation[int(place)]) for place in session.order]
+        return session.allowance.worth(max(0.0, session.allowance.spare(trials)), trials)
 
     async def run(self) -> RaceResult:
         from mop.search.baselines.latent_search import sobol
@@ -158,19 +176,50 @@ class _Search:
             reply = await self.box.answer(soft, self.question, OPENING, MAX_TOKENS)
             text = None if reply.finish_reason == "length" else _imperative(reply.text)
             number = None if text is None else known.get(text.casefold())
+            if text is not None and number is None and not self._affords(text):
+                # What is left is for the final.
+                self.wanted = len(self.rows)
+                return
             if text is not None and number is None:
-                number = known[text.casefold()] = len(self.rows)
-                await self._contender(text, "white box")
+                if not await self._contender(text, "white box"):
+                    self.wanted = len(self.rows)
+                    return
+                number = known[text.casefold()] = len(self.rows) - 1
             self.latents = np.vstack([self.latents, latent])
             self.chosen.append(number)
 
-    async def _contender(self, instruction: str, author: str) -> None:
+    def _affords(self, instruction: str) -> bool:
+        """Return whether the caps have room for one more instruction and for the final."""
+        allowance = self.session.allowance
+        if allowance is None or not allowance.by_size or not self.rows:
+            return True
+        trials = self._trials(Prompt(instruction, self.demos), self.seen)
+        # One instruction alone needs no final.
+        kept = self.kept if len(self.rows) > 1 else 0.0
+        return allowance.fits(trials) and allowance.cost(trials) <= allowance.spare(trials) - kept
+
+    def _trials(self, prompt: Prompt, places: NDArray[np.intp]) -> list[Trial]:
+        return [(prompt, self.session.problem.validation[int(place)]) for place in places]
+
+    async def _contender(self, instruction: str, author: str) -> bool:
+        """Judge an instruction, and return whether the caps allowed it; raises BudgetExceeded if they allow none."""
         contender = Contender(Prompt(instruction, self.demos), author, instruction)
-        trials = [(contender.prompt, self.session.problem.validation[int(i)]) for i in self.seen]
-        self.rows.append(await self.session.trials.score(trials))
+        trials = self._trials(contender.prompt, self.seen)
+        try:
+            row = await self.session.trials.score(trials)
+        except BudgetExceeded:
+            row = [score for score in self.session.trials.known(trials) if math.isfinite(score)]
+            if self.rows:
+                return False
+            if not row:
+                raise
+            # All instructions are judged on the same examples, so on those that this one got.
+            self.seen, trials = self.seen[: len(row)], trials[: len(row)]
+        self.rows.append(row)
         self.answers.append(await self.session.trials.answers(trials))
         self.contenders.append(contender)
         self.session.listener.best(max(float(np.mean(row)) for row in self.rows))
+        return True
 
     async def _decide(self) -> RaceResult:
         """Let the best few meet on more examples, with the calls that are left."""
@@ -178,20 +227,28 @@ class _Search:
         scores = np.full((len(self.rows), len(validation)), np.nan)
         scores[:, self.seen] = self.rows
         ranking = sorted(range(len(self.rows)), key=lambda one: (-float(np.mean(self.rows[one])), one))
-        left = self.session.plan.calls - len(self.rows) * len(self.seen)
+        allowance = self.session.allowance if by_size(self.session) else None
+        left: float = self.session.plan.calls - len(self.rows) * len(self.seen)
+        if allowance is not None:
+            best = self._trials(self.contenders[ranking[0]].prompt, self.order)
+            left = allowance.worth(max(0.0, allowance.spare(best)), best)
         few = ranking[: _finalists(len(ranking), len(self.seen), left)]
         if len(few) > 1:
             self.session.listener.stage("racing single prompts")
             arms = [Arm.single(self.contenders[one].name, self.contenders[one].prompt, len(validation)) for one in few]
             # What they have seen already is in the account of the race, but isn't asked again.
             calls = left + len(few) * len(self.seen)
-            final = await race(arms, validation, self.order, self.session.trials, calls=calls)
+            if allowance is not None:
+                known = [trial for one in few for trial in self._trials(self.contenders[one].prompt, self.seen)]
+                ahead = [trial for one in few for trial in self._trials(self.contenders[one].prompt, self.order)]
+                calls = max(0.0, allowance.spare(ahead)) + allowance.cost(known)
+            final = await race(arms, validation, self.order, self.session.trials, calls=calls, allowance=allowance)
             scores[few] = np.where(np.isnan(final.scores), scores[few], final.scores)
             ranking = [few[arm] for arm in final.ranking] + ranking[len(few) :]
             self.session.listener.best(float(np.nanmean(scores[ranking[0]])))
         return RaceResult(scores, tuple(ranking))
 
 
-def _finalists(candidates: int, seen: int, left: int) -> int:
+def _finalists(candidates: int, seen: int, left: float) -> int:
     """Return how many of the best race: four if each of them gets new examples in the first rung, else two."""
     return min(candidates, 4 if left >= 4 * seen else 2)

@@ -14,7 +14,7 @@ from mop.examples import Example
 from mop.prompts import Demo, Prompt
 from mop.search import proposers
 from mop.search.baselines.paper_regions import MOST_EXPERTS, paper_regions
-from mop.search.baselines.parts import fitting_demos, given_instruction, published_demo_count
+from mop.search.baselines.parts import by_size, fitting_demos, given_instruction, published_demo_count
 from mop.search.learning import Session
 from mop.search.proposers import Failure
 from mop.search.race import Arm, race
@@ -64,9 +64,9 @@ async def _held_out(session: Session) -> Regions:
         prompts = [Prompt(given_instruction(session), demos) for demos in expert_demos(session, regions)]
         routed = regions.assign(problem.validation_vectors)
         arms.append(Arm(f"{len(regions)} experts", tuple(prompts[region] for region in routed)))
-    order = stream(problem.seed, "validation order").permutation(len(problem.validation))
     calls = int(session.plan.calls * COUNTING)
-    result = await race(arms, problem.validation, order, session.trials, calls=calls)
+    allowance = session.allowance if by_size(session) else None
+    result = await race(arms, problem.validation, session.order, session.trials, calls=calls, allowance=allowance)
     return options[result.winner]
 
 
@@ -116,13 +116,17 @@ async def paper_questions(
 async def _failures(session: Session, regions: Regions, demos: list[tuple[Demo, ...]]) -> list[tuple[Failure, ...]]:
     """Return what each expert under the given instruction answers wrongly, of a few of its validation examples."""
     problem = session.problem
-    order = stream(problem.seed, "validation order").permutation(len(problem.validation))
     routed = regions.assign(problem.validation_vectors)
-    each = int(session.plan.calls * LOOKING) // len(demos)
+    looking = int(session.plan.calls * LOOKING)
     found = []
     for expert, shown in enumerate(demos):
-        places = [int(place) for place in order if routed[place] == expert][:each]
+        places = [int(place) for place in session.order if routed[place] == expert]
         trials = [(Prompt(given_instruction(session), shown), problem.validation[place]) for place in places]
+        if session.allowance is not None and by_size(session):
+            each = session.allowance.worth(looking / len(demos), trials)
+        else:
+            each = looking // len(demos)
+        places, trials = places[:each], trials[:each]
         scores, answers = await session.trials.score(trials), await session.trials.answers(trials)
         wrong = [
             Failure(problem.validation[place], answer)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mop.mixture import Expert
 from mop.prompts import Demo, Prompt
 from mop.search import proposers
@@ -17,6 +19,7 @@ from mop.search.generalist import DEFAULT_INSTRUCTION
 from mop.search.learning import Learned, Session
 from mop.search.proposers import Candidate
 from mop.search.race import Arm, RaceResult, mean_seen, race
+from mop.search.trials import Trial
 from mop.seeds import stream
 
 #: APE and the mixture of the paper ask for twenty instructions a task; small budgets ask for fewer.
@@ -34,6 +37,11 @@ class Contender:
     prompt: Prompt
     proposer: str
     name: str
+
+
+def by_size(session: Session) -> bool:
+    """Return whether a plan in calls isn't enough, because tokens or money are capped."""
+    return session.allowance is not None and session.allowance.by_size
 
 
 def given_instruction(session: Session) -> str:
@@ -56,9 +64,12 @@ def proposals_for(calls: int, wanted: int | None) -> int:
 async def propose(session: Session, questions: Sequence[tuple[str, str]]) -> list[Candidate]:
     """Ask every (proposer name, question), one call each; the user's own instruction comes first if there is one.
 
+    Where tokens or money are capped, only as many are asked as leave room to judge what comes back.
     If nothing usable comes back and the user gave none, the default instruction is the only candidate.
     """
     session.listener.stage("proposing instructions")
+    if session.allowance is not None:
+        questions = questions[: session.allowance.askable([question for _, question in questions])]
     written = await proposers.ask(session.proposer, questions, seed=session.problem.seed)
     own = session.problem.description
     if own is not None:
@@ -103,19 +114,30 @@ def random_demos(session: Session, count: int, *names: str | int) -> tuple[Demo,
 async def select(session: Session, contenders: Sequence[Contender], calls: int) -> RaceResult:
     """Race ``contenders`` on the same validation examples in at most ``calls`` calls, or what the caps leave of them.
 
-    If the calls don't give every contender an example in every rung, the last ones stay out.
+    If the calls don't give every contender an example in every rung, the last ones stay out, and so do prompts that are
+    too long for the caps.
     """
     session.listener.stage("racing single prompts")
     problem = session.problem
-    order = stream(problem.seed, "validation order").permutation(len(problem.validation))
-    count = len(contenders)
+    examples = [problem.validation[place] for place in session.order]
     allowance = session.allowance or Allowance(calls)
-    trials = [(one.prompt, example) for one in contenders for example in problem.validation]
+
+    def trials_of(places: Sequence[int]) -> list[Trial]:
+        return [(contenders[place].prompt, example) for place in places for example in examples]
+
+    kept = [place for place in range(len(contenders)) if allowance.fits(trials_of([place]))]
+    kept = kept or [min(range(len(contenders)), key=lambda place: contenders[place].prompt.tokens)]
+    trials = trials_of(kept)
     left = calls if allowance.in_calls else max(0.0, allowance.spare(trials))
+    count = len(kept)
     while count > 1 and count * math.ceil(math.log2(count)) > allowance.worth(left, trials):
         count -= 1
-    arms = [Arm.single(one.name, one.prompt, len(problem.validation)) for one in contenders[:count]]
-    result = await race(arms, problem.validation, order, session.trials, calls=left, cost=allowance.cost)
+    kept = kept[:count]
+    arms = [Arm.single(contenders[one].name, contenders[one].prompt, len(problem.validation)) for one in kept]
+    raced = await race(arms, problem.validation, session.order, session.trials, calls=left, allowance=allowance)
+    scores = np.full((len(contenders), len(problem.validation)), np.nan)
+    scores[kept] = raced.scores
+    result = RaceResult(scores, tuple(kept[arm] for arm in raced.ranking))
     session.say_best(result.mean(result.winner))
     return result
 
