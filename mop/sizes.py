@@ -112,9 +112,10 @@ class Sizes:
         labels, arms = len(self._answers), plan.single_arms
         if not self.most:
             return [0.0]
-        drawn = float(min(self.most, labels) if labels else self.most)
-        wide = [self._wide(labels)] if labels else []
-        spread = [float(self.most), *([drawn] if labels else [])]
+        drawn = float(self.most)
+        # Where an expert's demos show every label there is no wide prompt.
+        wide = [self._wide(labels)] if labels > min(self.most, self._fit / self._bounded) else []
+        spread = [drawn, *([drawn] if labels else [])]
         if self._instructed:
             kinds = [drawn, *wide, 0.0, *spread]
         else:
