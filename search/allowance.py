@@ -136,9 +136,9 @@ class Allowance:
             if needed > cap.room - self._spent(cap):
                 unit = "USD" if cap.name == "usd" else cap.name
                 given = amount(cap.room - self._spent(cap), unit)
-                least, most = amount(needed - largest, unit), amount(largest, unit)
+                alone, most = amount(needed - largest, unit), amount(largest, unit)
                 raise BudgetExceeded(
-                    f"{given} are too few to learn from: {what} takes about {least}, and a call is only "
+                    f"{given} are too few to learn from: {what} takes about {alone}, and a call is only "
                     f"sent if all that it could take is left, here {most}. "
                     f"Give at least {amount(1.01 * needed, unit)}. Nothing was sent."
                 )
