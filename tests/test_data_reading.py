@@ -64,8 +64,8 @@ def test_line_separators_of_unicode_do_not_end_a_json_line():
         ("x.json", b'{"input": "hot", "output": ["cold", "chilly"], "split": " Validation "}'),
         ("x.csv", b'\xef\xbb\xbfsplit,input,output\r\n\r\nval,hot,"[""cold"", ""chilly""]"\r\n'),
         ("x.tsv", b'input\toutput\tsplit\nhot\t"[""cold"", ""chilly""]"\tvalidation\n'),
-        ("x.csv.gz", gzip.compress(b'input,output,split\nhot,"[""cold"", ""chilly""]",val\n')),
-        ("x.jsonl.GZ", gzip.compress(b'{"input": "hot", "output": ["cold", "chilly"], "split": "val"}')),
+        ("x.csv.gz", gzip.compress(b'input,output,split\nhot,"[""cold"", ""chilly""]",val\n', mtime=0)),
+        ("x.jsonl.GZ", gzip.compress(b'{"input": "hot", "output": ["cold", "chilly"], "split": "val"}', mtime=0)),
         ("x.parquet", parquet(input=["hot"], output=[["cold", "chilly"]], split=["val"])),
     ],
 )
@@ -206,7 +206,7 @@ def test_parquet_columns_whose_names_share_a_stem_are_told_apart():
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "tsv", "parquet"])
-@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xef\xbb\xbf\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xef\xbb\xbf\n", gzip.compress(b"", mtime=0)])
 def test_an_empty_file_is_a_data_error(content, format):
     assert error(io.BytesIO(content), format=format)
 

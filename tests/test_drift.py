@@ -157,7 +157,7 @@ def test_the_reference_comes_back_exactly_and_must_fit_the_experts() -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_older_files_have_no_reference_and_load(version: int) -> None:
-    from test_artifact import members, packed
+    from artifact_files import members, packed
 
     parts = members(to_bytes(small_mixture()))
     manifest = json.loads(parts[MANIFEST])

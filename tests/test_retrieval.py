@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from artifact_files import members, packed
 from fake_endpoint import FakeEndpoint
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from small import WordEncoder, small_mixture
-from test_artifact import members, packed
 
 from mop.artifact import MANIFEST, VECTORS, from_bytes, to_bytes
 from mop.connect import connect
