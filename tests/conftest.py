@@ -4,6 +4,7 @@ The models are fetched once into the user's normal cache (about 95 MB each) and 
 """
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -18,6 +19,10 @@ from serving import Running, running, small_app
 
 from mop.lm.local import LocalServer
 from mop.lm.weights import DEFAULT_ENCODER, pull
+
+# A shell starts background commands with Ctrl-C ignored; tests of it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("mop", deadline=None)
