@@ -88,8 +88,8 @@ def estimate(
 ) -> None:
     """Say what `mop optimize` would take with the same options: calls, tokens and money. No model is called.
 
-    Of 44 real searches of a local model, at 200 calls, four in five took 83 to 111 % of the estimated tokens and 98 to
-    100 % of the calls; races that end early take fewer, down to 66 % of both (benchmarks/estimates.py).
+    Of 50 real searches of a local model, at 200 calls, four in five took 82 to 109 % of the estimated tokens and 98 to
+    100 % of the calls; searches that end early take fewer, down to half of the tokens (benchmarks/estimates.py).
 
     Args:
         data: Examples, as for optimize.
