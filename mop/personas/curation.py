@@ -95,6 +95,7 @@ async def identify(
     else:
         rows = await asyncio.to_thread(_without_repeats, instructions, done)
     done.rows = await _with_identities(rows, writer, encoder, done, told) if "expert" in plan.arms else rows
+    done.rejects.sort(key=lambda one: one.instruction.line)
     return done
 
 
