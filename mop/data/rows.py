@@ -68,10 +68,10 @@ def to_examples(table: Table, columns: Columns) -> list[Example]:
         reasons = [row.problem] if row.problem else []
         if not reasons:
             text = _input(row.values, columns.input, reasons)
-            if columns.empty and _is_blank(row.values.get(columns.output)):
-                outputs = ("",)
-            else:
+            if not (columns.empty and _is_blank(row.values.get(columns.output))):
                 outputs = _outputs(row.values, columns.output, table.lists_in_cells, reasons)
+            else:
+                outputs = ("",)
             split = _split(row.values, split_column, reasons)
         if reasons:
             problems.append(RowProblem(row.position, "; ".join(reasons), table.unit))
