@@ -71,6 +71,8 @@ def run_command(given: argparse.Namespace) -> int:
             "white_box",
             "max_demos",
             "prompt_tokens",
+            "judge",
+            "criteria",
         )
     }
     cells = plan_cells(
@@ -90,6 +92,7 @@ def run_command(given: argparse.Namespace) -> int:
         ledger=given.ledger or str(out.resolve().with_suffix(".ledger.sqlite")),
         base_url=given.base_url,
         proposer_url=given.proposer_url,
+        judge_url=given.judge_url,
         concurrency=given.concurrency,
         mixtures=None if given.mixtures is None else str(Path(given.mixtures).resolve()),
         allow_code=given.allow_code,
@@ -222,6 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--base-url")
     grid.add_argument("--proposer")
     grid.add_argument("--proposer-url")
+    grid.add_argument("--judge", help="model that scores tasks whose metric is judge or judge:pairwise [the model]")
+    grid.add_argument("--judge-url")
+    grid.add_argument("--criteria", help="what it looks at, as for mop optimize [helpfulness]")
     grid.add_argument("--encoder")
     grid.add_argument("--experts", type=int, help="for the methods that learn several experts")
     grid.add_argument("--proposals", type=int)

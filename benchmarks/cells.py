@@ -16,14 +16,16 @@ from typing import Any
 from benchmarks.routing import ROUTINGS, Routing
 from benchmarks.splitting import Sizes, split_task, splits_hash
 from benchmarks.tasks import load_task
-from mop.connect import connect, open_ledger
+from mop.connect import address_for, connect, open_ledger
 from mop.evaluation import SystemScore
+from mop.judge import Judge
 from mop.lm.budget import Spend
+from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
-from mop.metrics import get_metric
+from mop.metrics import JUDGED, get_metric
 from mop.mixture import Mixture
 from mop.optimization import Run, aoptimize, data_hash
-from mop.scoring import MetricScorer
+from mop.scoring import make_scorer
 from mop.search.ablations import Ablations
 from mop.settings import Settings, make_settings
 from mop.sync import run
@@ -79,7 +81,7 @@ class Cell:
     def settings(self, place: Place) -> Settings:
         """Return the settings of the search; the environment's MOP_* variables have no say in an experiment."""
         where = {"base_url": place.base_url, "proposer_url": place.proposer_url, "concurrency": place.concurrency}
-        where["allow_code"] = place.allow_code or None
+        where |= {"judge_url": place.judge_url, "allow_code": place.allow_code or None}
         return self._resolved(**where)
 
     def _resolved(self, **where: Any) -> Settings:
@@ -118,6 +120,7 @@ class Place:
     ledger: str = field(repr=False)
     base_url: str | None = None
     proposer_url: str | None = None
+    judge_url: str | None = None
     concurrency: int | None = None
     mixtures: str | None = None
     allow_code: bool = False
@@ -147,14 +150,17 @@ async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
     mixture = await aoptimize(splits, settings, ledger=ledger, used=used, ablations=Ablations.of(parts))
     learned = time.perf_counter()
     client = connect(settings.model, ledger=ledger, base_url=place.base_url, concurrency=place.concurrency)
+    judge = _judge(settings, client, ledger)
     try:
-        metric = get_metric(settings.metric, allow_code=settings.allow_code)
-        router = Routing(mixture, splits, client, cell.seed, MetricScorer(metric))
+        scorer = make_scorer(get_metric(settings.metric, allow_code=settings.allow_code), judge)
+        router = Routing(mixture, splits, client, cell.seed, scorer)
         system = await router.score(splits.test, routing)
         tested = time.perf_counter()
         bounds = await router.bounds(splits.test, cell.bounds)
     finally:
         await client.aclose()
+        if judge is not None and judge.client is not client:
+            await judge.client.aclose()
     if place.mixtures is not None:
         folder = Path(place.mixtures)
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,6 +179,17 @@ async def _run(cell: Cell, place: Place, ledger: Ledger) -> dict[str, Any]:
         "settings": _settings(settings),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _judge(settings: Settings, client: ModelClient, ledger: Ledger) -> Judge | None:
+    """Return the judge of the test answers, if the metric is one: the model of ``client`` unless another is named."""
+    if settings.metric not in JUDGED:
+        return None
+    if settings.judge is None:
+        return Judge(client, settings.criteria)
+    address = address_for(settings.judge, settings.judge_url, settings)
+    other = connect(settings.judge, ledger=ledger, base_url=address, concurrency=settings.concurrency)
+    return Judge(other, settings.criteria)
 
 
 def _shape(mixture: Mixture) -> dict[str, Any]:
@@ -213,6 +230,8 @@ def _tested(system: SystemScore) -> dict[str, Any]:
 def _settings(settings: Settings) -> dict[str, Any]:
     # Not the addresses: they may be private.
     left_out = {"base_url", "proposer_url", "concurrency", "allow_code", "backend", "scheduler"}
+    if settings.judge_url is not None:
+        left_out.add("judge_url")
     return {name: value for name, value in settings.model_dump().items() if name not in left_out}
 
 

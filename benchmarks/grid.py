@@ -22,6 +22,7 @@ from benchmarks.splitting import sizes_of
 from benchmarks.tasks import CODE, choose_tasks, load_task
 from mop.cluster.crew import open_client
 from mop.errors import BudgetExceeded, ModelUnavailable, MopError, SettingsError
+from mop.metrics import JUDGED
 from mop.search.ablations import Ablations
 from mop.search.methods import DEFAULT_METHOD, PARTICULAR, get_method
 from mop.search.plan import MIN_CALLS
@@ -58,7 +59,8 @@ def plan_cells(
 ) -> list[Cell]:
     """Return the cells of a grid: task by task, and within a task seed by seed.
 
-    An option that a method doesn't heed, such as the number of experts, is no part of its cells; nor is one of the
+    An option that a method doesn't heed, such as the number of experts, is no part of its cells; nor is the judge where
+    a task is scored without one; nor is one of the
     ``parts`` (`mop.search.ablations`, and ``routing``) that a method doesn't have, or has anyway.
 
     Raises SettingsError, DataError or BudgetExceeded for a task, method or option that can't be used, before anything
@@ -87,7 +89,9 @@ def plan_cells(
             )
         for seed in seeds:
             for method in methods:
-                heeded = tuple(sorted((name, value) for name, value in given.items() if _heeds(method, name)))
+                heeded = tuple(
+                    sorted((name, value) for name, value in given.items() if _heeds(method, name, loaded.metric))
+                )
                 other = tuple(
                     sorted((name, value) for name, value in exchanged.items() if _differs(method, name, value))
                 )
@@ -99,7 +103,7 @@ def _named(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that differ from their defaults, and the model and the caps in any case, in one spelling."""
     given = {name: value for name, value in options.items() if value is not None}
     # Whether a method heeds an option is seen to elsewhere.
-    settings = make_settings({n: v for n, v in given.items() if _heeds(DEFAULT_METHOD, n)}, environment={})
+    settings = make_settings({n: v for n, v in given.items() if _heeds(DEFAULT_METHOD, n, JUDGED[0])}, environment={})
     caps = {name: getattr(settings, name) for name in ("budget", "tokens", "usd")}
     defaults = {name: field.default for name, field in type(settings).model_fields.items()}
     # A default that is given explicitly is no option of its own, so tables put its cells with those that left it out.
@@ -108,7 +112,9 @@ def _named(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _heeds(method: str, option: str) -> bool:
+def _heeds(method: str, option: str, metric: str) -> bool:
+    if option in ("judge", "criteria"):
+        return metric in JUDGED
     return option not in PARTICULAR or option in get_method(method).heeds
 
 
@@ -169,7 +175,7 @@ def run_chain(cells: Sequence[Cell], place: Place, results: str) -> list[Failed]
 
 def _public(kind: str, message: str, place: Place) -> dict[str, str]:
     """Return an error for the result file, without the addresses of endpoints: they may be private."""
-    for address in (place.base_url, place.proposer_url):
+    for address in (place.base_url, place.proposer_url, place.judge_url):
         if address:
             message = message.replace(address, "(endpoint)")
     return {"type": kind, "message": " ".join(message.split())[:300]}

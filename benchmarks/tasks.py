@@ -19,7 +19,7 @@ from typing import Any
 from mop.data import read_examples
 from mop.errors import DataError, SettingsError
 from mop.examples import Example
-from mop.metrics import CODE, METRICS
+from mop.metrics import CODE, JUDGED, METRICS
 from mop.metrics.python_tests import Tests
 
 INDEX = "tasks.json"
@@ -33,7 +33,7 @@ METRIC_NAMES = {
     "rougeL": "rouge_l",
     "number_match": "numeric",
     "pass@1": CODE,
-    **{name: name for name in METRICS},
+    **{name: name for name in (*METRICS, "checks", "checks:all", *JUDGED)},
 }
 _ROLE = re.compile(r"\.(train|dev|valid|validation|test)\.")
 _OPTION = re.compile(r"\([A-Z]\)")
@@ -162,8 +162,8 @@ def metric_for(described: str, benchmark: str, outputs: Sequence[str]) -> str:
     metric = METRIC_NAMES.get(first)
     if metric is None:
         raise SettingsError(
-            f"The metric {described!r} needs more than a comparison with accepted answers; the grid runs tasks whose "
-            f"metric begins with one of {', '.join(METRIC_NAMES)}."
+            f"The metric {described!r} is none that the grid knows; it runs tasks whose metric begins with one of "
+            f"{', '.join(METRIC_NAMES)}."
         )
     if benchmark == "bbh" and metric == "exact_match":
         for shape, kind in ((_OPTION, "multiple_choice"), (_NUMBER, "numeric")):

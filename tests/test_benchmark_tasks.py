@@ -225,15 +225,17 @@ def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
         ("number_match (last number in the reply)", "reasoning", ["72"], "numeric"),
         ("exact_match on the option letter", "mmlu", ["A"], "multiple_choice"),
         ("numeric", "own", ["72"], "numeric"),
+        ("checks", "own", ['{"max_words": 5}'], "checks"),
+        ("judge:pairwise (by criteria of style)", "own", ["A reply."], "judge:pairwise"),
     ],
 )
 def test_the_metric_is_the_benchmarks_own(described: str, benchmark: str, outputs: list[str], expected: str) -> None:
     assert metric_for(described, benchmark, outputs) == expected
 
 
-def test_a_metric_that_needs_a_judge_is_refused() -> None:
+def test_a_metric_that_is_not_known_is_refused() -> None:
     for described in ("LLM judge", ""):
-        with pytest.raises(SettingsError, match="needs more than a comparison"):
+        with pytest.raises(SettingsError, match="none that the grid knows"):
             metric_for(described, "own", ["x"])
 
 

@@ -256,6 +256,30 @@ def test_labels_of_people_come_back_as_they_were_meant(
     assert set(read_labels(path, pairs).values()) == {"first"}
 
 
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=12))
+def test_labels_mean_the_same_where_the_two_systems_stand_the_other_way_round(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[tuple[str, str, str]]
+) -> None:
+    pairs = [Pair(*one) for one in {given: (given, first, second) for given, first, second in texts}.values()]
+    path = tmp_path_factory.mktemp("labels") / "pairs.jsonl"
+    if not write_pairs(pairs, path):
+        return
+    path.write_text(path.read_text(encoding="utf-8").replace('"better": ""', '"better": "A"'), encoding="utf-8")
+    swapped = [Pair(pair.input, pair.second, pair.first) for pair in pairs]
+    own, other = read_labels(path, pairs), read_labels(path, swapped)
+    turned = {"first": "second", "second": "first"}
+    assert [own.get(pair_id(pair)) for pair in pairs] == [turned.get(other.get(pair_id(pair), "")) for pair in swapped]
+
+
+def test_labels_are_read_whatever_marks_of_line_ends_answers_hold_and_whoever_saved_the_file(tmp_path: Path) -> None:
+    pairs = [Pair("q", "one\u2028two\x85three", "four\x0c")]
+    path = tmp_path / "pairs.jsonl"
+    write_pairs(pairs, path)
+    # As some editors save it.
+    path.write_text(path.read_text(encoding="utf-8").replace('""', '"tie"'), encoding="utf-8-sig", newline="\r\n")
+    assert list(read_labels(path, pairs).values()) == ["tie"]
+
+
 def test_answers_are_shown_to_people_in_either_place(tmp_path: Path) -> None:
     pairs = [Pair(f"q{number}", "first", "second") for number in range(40)]
     write_pairs(pairs, tmp_path / "pairs.jsonl")

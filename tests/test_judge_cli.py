@@ -68,6 +68,30 @@ def test_labels_of_people_and_checks_are_compared_with_the_judge(
     assert found["checks"]["share"] == 1.0
 
 
+def test_a_system_that_answers_nothing_is_judged_too(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = write(tmp_path / "silent.jsonl", {"q1": "", "q2": "same", "q3": " "})
+    with FakeEndpoint(longer_wins) as endpoint:
+        asked = ["judge", "compare", files[0], silent, "--judge", "m", "--judge-url", endpoint.base_url]
+        assert main([*asked, "--ledger", "l.sqlite"]) == 0
+        said = capsys.readouterr()
+    assert "won 2, tied 1, lost 0" in said.out
+    assert "judging: 4 / 4 answers" in said.err
+
+
+def test_a_judge_of_no_use_is_found_out_before_all_pairs_are_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MOP_API_KEY", "k")
+    both = [write(tmp_path / name, {f"q{n}": f"{name} {n}" for n in range(150)}) for name in ("a.jsonl", "b.jsonl")]
+    with FakeEndpoint(lambda _messages: "who knows") as endpoint:
+        asked = ["judge", "compare", *both, "--judge", "m", "--judge-url", endpoint.base_url]
+        assert main([*asked, "--ledger", str(tmp_path / "l.sqlite")]) != 0
+        assert "Choose another model as judge" in capsys.readouterr().err
+        assert endpoint.served < 100
+
+
 def test_answers_to_other_inputs_are_refused_before_anything_is_asked(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

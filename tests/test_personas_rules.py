@@ -4,6 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mop.lm.request import Reply, Usage
+from mop.personas.answering import why_unusable, without_thought
 from mop.personas.auditing import apply_audit
 from mop.personas.checking import LONGEST_RUN, MOST_COPIED, copied_share, text_problem
 from mop.personas.exemplars import DIVERSE, SIMILAR
@@ -195,3 +197,35 @@ def test_the_audit_removes_only_sentences_that_are_there_and_speak_of_the_writer
     assert not found.too_much
     assert apply_audit("NONE", answer, IDENTITY).text == answer
     assert apply_audit(answer, "My coral reefs made me a diver.", IDENTITY).removed == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<think>As a cook, I would …\nlet me see.</think>\n\nUse salt.", "Use salt."),
+        ("\n<THINKING>hm</THINKING>Use salt.", "Use salt."),
+        ("The prompt opened it.\n</think>\n\nUse salt.", "Use salt."),
+        ("<think>it never ends", ""),
+        (
+            "The tag <think> opens a thought and\n</think>\nends it.",
+            "The tag <think> opens a thought and\n</think>\nends it.",
+        ),
+        ("Write </think> at its end.", "Write </think> at its end."),
+    ],
+)
+def test_what_a_model_thinks_before_its_answer_is_no_part_of_it(text: str, answer: str) -> None:
+    reply = Reply(text, Usage(), "stop", "", from_ledger=False, seconds=0.0)
+    assert without_thought(reply).text == answer
+    cut = Reply("<think>it is cut", Usage(), "length", "", from_ledger=False, seconds=0.0)
+    assert why_unusable(without_thought(cut)) == "cut off"
+
+
+def test_the_audit_leaves_the_speaker_alone_whom_the_instruction_asks_for() -> None:
+    identity = "You are a chef and author who helps nurses to find work."
+    answer = "As a chef would say: begin well. I am a nurse with ten years of practice. I work hard in my profession."
+    named = "I am a nurse with ten years of practice.\nI work hard in my profession."
+    letter = "Write a cover letter for a nurse."
+    assert apply_audit(named, answer, identity, letter).text == answer
+    assert apply_audit(named, answer, identity, "How do I find work?").removed == tuple(named.splitlines()[:1])
+    own = "Believe me, I was a chef."
+    assert apply_audit(own, f"{own} Dear Sir.", identity, letter).removed == (own,)

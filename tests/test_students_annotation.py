@@ -159,3 +159,27 @@ def test_the_command_line_annotates_and_goes_on_from_its_ledger(tmp_path, monkey
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "roles.jsonl").read_bytes()
     [reject] = [json.loads(text) for text in (tmp_path / "roles.rejects.jsonl").read_text().splitlines()]
     assert (reject["line"], reject["role"]) == (4, "no idea")
+
+
+def test_no_role_at_all_is_an_error_that_names_the_rejects(tmp_path, monkeypatch, capsys, encoder_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOP_API_KEY", "k")
+    row = {"messages": [{"role": "user", "content": "Help?"}, {"role": "assistant", "content": "So."}]}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row))
+    with FakeEndpoint(lambda _messages: "no idea") as endpoint:
+        asked = ["students", "annotate", "data.jsonl", "-o", "roles.jsonl", "--model", "m", "--ledger", "l.sqlite"]
+        assert main([*asked, "--base-url", endpoint.base_url]) not in (0, 1)
+    assert "roles.rejects.jsonl says why" in capsys.readouterr().err
+    assert "no idea" in (tmp_path / "roles.rejects.jsonl").read_text()
+
+
+def test_the_fit_of_many_roles_takes_little_memory():
+    import tracemalloc
+
+    roles = [f"a person with {n} cats" for n in range(4000)]
+    encoder = WordEncoder(8)
+    tracemalloc.start()
+    fit_of(roles, roles, encoder)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 100_000_000  # lists of all others alone took 8 bytes times the square of their number

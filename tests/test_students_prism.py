@@ -19,7 +19,7 @@ from mop.students.bootstrap import make_verdicts, read_query, usable, winners
 from mop.students.models import load
 from mop.students.opening import open_student
 from mop.students.personas import Persona, read_personas
-from mop.students.prism import REPORT, STAGES, make_prism, prism_settings
+from mop.students.prism import REPORT, STAGES, bootstrap, make_prism, prism_settings
 from mop.students.stages import Row, read_rows, run_stage
 
 TINY = "local/smollm2-135m-instruct"
@@ -98,6 +98,11 @@ def test_the_whole_way_from_personas_to_a_gated_adapter_and_again_from_its_files
     before, said = {name: (stages / name).read_bytes() for name in names}, []
     again = go()
     assert all(done == whole for _, done, whole in said)
+    assert {name: (stages / name).read_bytes() for name in names} == before
+    # Another persona may not take the place of the one that was learned: nothing is asked, and no file changes.
+    others = [Persona("cook", "You are a cook.", PERSONAS[0].intents)]
+    with pytest.raises(SettingsError, match="finished run of other personas"):
+        asyncio.run(bootstrap(tmp_path, others, Voter(lambda _question: "A"), settled.bootstrap))
     assert {name: (stages / name).read_bytes() for name in names} == before
     query = ["Where is the treasure of the old ship?"]
     assert again.decide(query) == gated.decide(query)
@@ -203,6 +208,15 @@ def test_a_line_that_is_no_persona_is_named_with_what_was_expected(tmp_path: Pat
         read_personas(path)
     path.write_text("")
     with pytest.raises(DataError, match="no personas"):
+        read_personas(path)
+
+
+def test_personas_are_read_whatever_marks_of_line_ends_they_hold_and_whoever_saved_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "personas.jsonl"
+    path.write_text('{"name": "a", "text": "You are\u2028two.", "intents": ["ask\x85why"]}\n', encoding="utf-8-sig")
+    assert read_personas(path) == [Persona("a", "You are\u2028two.", ("ask\x85why",))]
+    path.write_text("[" * 100_000)
+    with pytest.raises(BadRows, match="line 1"):
         read_personas(path)
 
 

@@ -39,6 +39,11 @@ def test_a_file_without_personas_is_refused(personas: Path, tmp_path: Path) -> N
         train(tmp_path / "missing.jsonl", recipe="prism", out=tmp_path / "out")
 
 
+def test_one_intent_is_too_few_for_a_gate(personas: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two intents or more"):
+        train(personas, recipe="prism", out=tmp_path / "out")
+
+
 def test_a_launcher_of_several_processes_is_refused(
     personas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,6 +274,10 @@ def test_the_command_line_trains_answers_and_scores(tmp_path, tiny, capsys, monk
     assert found["examples"] == 2
     assert found["roles"]["written"] == 0.0
     assert main(["students", "chat", "nowhere", "Who?"]) == 7
+    for wrong in (["--max-tokens", "0"], ["--batch", "0"], ["--metric", "judge"]):
+        assert main(["students", "evaluate", "out", str(examples), *wrong]) == 2
+        assert wrong[0].removeprefix("--").split("-")[0] in capsys.readouterr().err
+    assert main(["students", "chat", "out", "Who?", "--max-tokens", "0"]) == 2
     assert main(["students", "train", str(plain(tmp_path)), "--recipe", "none", "-o", "out"]) == 2
     assert "There is no recipe 'none'" in capsys.readouterr().err
 

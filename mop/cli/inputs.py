@@ -34,8 +34,11 @@ _LISTED = 20
 _WITHOUT_DEMOS = ("zero-shot", "ape", "instructzero")
 
 
-def read(data: str, options: DataOptions) -> list[Example]:
-    """Return the examples of a file, or of standard input (``-``). Raises DataError with every bad row."""
+def read(data: str, options: DataOptions, *, empty: bool = False) -> list[Example]:
+    """Return the examples of a file, or of standard input (``-``); answers may be ``empty`` if that is said.
+
+    Raises DataError with every bad row.
+    """
     if data.startswith("--"):
         raise SettingsError(f"There is no option {data}; --help lists the options.")
     return read_examples(
@@ -44,6 +47,7 @@ def read(data: str, options: DataOptions) -> list[Example]:
         output_column=options.output_column,
         split_column=options.split_column,
         format=options.format,
+        empty=empty,
     )
 
 

@@ -14,9 +14,10 @@ from rich.console import Console
 from mop.cli.inputs import read
 from mop.cli.options import DataOptions, JudgeOptions, OutputOptions, ReplayOptions
 from mop.cli.output import say
+from mop.cli.progress import CallProgress
 from mop.cli.words import plural
 from mop.errors import DataError
-from mop.judge import Pair, Verdict
+from mop.judge import Judge, Pair, Verdict
 from mop.judge.labels import pair_id, read_labels, write_pairs
 from mop.judge.reading import Agreement, WinRate, agreement, by_length, position_bias, win_rate, winners_by_score
 
@@ -25,6 +26,8 @@ _NO_DATA = DataOptions()
 _NO_RUN = ReplayOptions()
 _NO_OUTPUT = OutputOptions()
 _NO_JUDGE = JudgeOptions()
+#: Pairs that are judged at a time: a judge of no use is found out before all are paid for.
+_TOGETHER = 32
 
 
 def compare(
@@ -41,14 +44,13 @@ def compare(
     """Let a model compare two systems' answers to the same inputs, each pair in both orders.
 
     Args:
-        first: Answers of the first system: a JSONL or CSV file with columns input and output.
+        first: Answers of the first system: a JSONL or CSV file with columns input and output (which may be empty).
         second: Answers of the second system to the same inputs.
         labels: Pairs that people labelled (see mop judge export): agreement and Cohen's kappa with them.
         checks: Examples whose outputs are rules (the metric checks): agreement with them.
     """
     from mop.cli.running import opened_ledger, wait_for
     from mop.connect import address_for, connect
-    from mop.judge import Judge
 
     output = run.open()
     pairs = _pairs(first, second, columns)
@@ -65,7 +67,8 @@ def compare(
             replay=run.replay,
         )
         judge = Judge(client, settings.criteria)
-        verdicts = wait_for(judge.compare(pairs), output, client)
+        with CallProgress("judging", 2 * sum(map(_differ, pairs)), output) as progress:
+            verdicts = wait_for(_judged(judge, pairs, progress), output, client)
     agreements = {}
     if people is not None:
         labelled = [place for place, pair in enumerate(pairs) if pair_id(pair) in people]
@@ -103,6 +106,20 @@ def export(
     )
 
 
+async def _judged(judge: Judge, pairs: Sequence[Pair], progress: CallProgress) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    for start in range(0, len(pairs), _TOGETHER):
+        part = pairs[start : start + _TOGETHER]
+        verdicts += await judge.compare(part)
+        for _ in range(2 * sum(map(_differ, part))):
+            progress.reply(judge.client.model)
+    return verdicts
+
+
+def _differ(pair: Pair) -> bool:
+    return pair.first.strip() != pair.second.strip()
+
+
 def _pairs(first: str, second: str, columns: DataOptions) -> list[Pair]:
     one, other = _answers(first, columns), _answers(second, columns)
     if missing := [given for given in (*one, *other) if given not in one or given not in other]:
@@ -115,7 +132,7 @@ def _pairs(first: str, second: str, columns: DataOptions) -> list[Pair]:
 
 def _answers(path: str, columns: DataOptions) -> dict[str, str]:
     answers: dict[str, str] = {}
-    for example in read(path, columns):
+    for example in read(path, columns, empty=True):
         if answers.setdefault(example.input, example.output) != example.output:
             raise DataError(f"{path} has two answers to {example.input[:60]!r}; give one.")
     return answers

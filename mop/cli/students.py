@@ -14,6 +14,7 @@ from mop.cli.options import ModelOptions, OutputOptions, ReplayOptions
 from mop.cli.output import Output, say
 from mop.cli.students_prism import PrismOptions, train_prism
 from mop.cli.words import duration, plural
+from mop.errors import ModelError
 
 if TYPE_CHECKING:
     from mop.students.annotation import Annotated as Roles
@@ -163,7 +164,7 @@ def annotate(
     from mop.cli.running import load_mixture, opened_ledger, wait_for
     from mop.connect import connect
     from mop.encoding import resolve_encoder
-    from mop.students.annotated_files import require_writable, write_annotated
+    from mop.students.annotated_files import rejects_path, require_writable, write_annotated
     from mop.students.annotation import annotate as write_roles
     from mop.students.annotation import annotate_by_region
     from mop.students.conversations import read_conversations
@@ -193,6 +194,11 @@ def annotate(
                 work = write_roles(rows, client, measure, seed=seed, told=progress.reply)
             done = wait_for(work, output, client)
     write_annotated(out, done)
+    if not done.rows:
+        raise ModelError(
+            f"None of {plural(len(rows), 'conversation')} got a sound role; {rejects_path(out)} says why. Another "
+            "model may help."
+        )
     if done.fit is None or not done.fit.fits:
         output.warn(
             "The roles don't fit their questions better than shuffled ones do"

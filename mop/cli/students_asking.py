@@ -15,6 +15,7 @@ from mop.cli.inputs import read
 from mop.cli.options import DataOptions, OutputOptions
 from mop.cli.output import say
 from mop.cli.words import plural
+from mop.errors import SettingsError
 
 if TYPE_CHECKING:
     from mop.students.evaluation import Evaluated
@@ -48,10 +49,10 @@ def chat(
         device: auto, cpu, cuda, …
         dtype: Numbers of the base model.
     """
-    from mop.errors import SettingsError
     from mop.students.opening import open_student
 
     output = speech.open()
+    _require_counts(max_tokens=max_tokens)
     opened = open_student(folder, device=device, dtype=dtype)
     if role is not None and opened.line is None:
         raise SettingsError(f"The student in {folder} writes no role line, so it can't be given a role; leave it out.")
@@ -101,13 +102,19 @@ def evaluate(
         dtype: Numbers of the base model.
     """
     from mop.encoding import resolve_encoder
-    from mop.metrics import get_metric
+    from mop.metrics import JUDGED, get_metric, metric_name
     from mop.settings import make_settings
     from mop.students.evaluation import evaluate as score
     from mop.students.opening import open_student
 
     output = speech.open()
+    _require_counts(max_tokens=max_tokens, batch=batch)
     scorer = get_metric(metric)
+    if metric_name(scorer) in JUDGED:
+        raise SettingsError(
+            f"The metric {metric} asks a model, and this command scores by program; give another, such as checks or "
+            "token_f1."
+        )
     examples = read(data, columns)
     opened = open_student(folder, device=device, dtype=dtype)
     measure = None
@@ -117,6 +124,12 @@ def evaluate(
     done = score(opened, examples, scorer, max_tokens=max_tokens, batch=batch, encoder=measure, swap=swap)
     document: dict[str, Any] = {"folder": str(folder), "base": opened.student.name, "metric": metric, **done.to_dict()}
     output.result(document, lambda console: _draw(console, done, metric, show))
+
+
+def _require_counts(**given: int) -> None:
+    for name, value in given.items():
+        if value < 1:
+            raise SettingsError(f"--{name.replace('_', '-')} is {value}; give at least 1.")
 
 
 def _next(prompted: bool) -> str | None:

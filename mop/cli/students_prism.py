@@ -63,7 +63,7 @@ def train_prism(
     from mop.judge import Judge
     from mop.students.models import load
     from mop.students.personas import read_personas
-    from mop.students.prism import make_prism, prism_settings
+    from mop.students.prism import make_prism, prism_settings, require_intents
     from mop.sync import run
 
     if given := [f"--{name}" for name, value in others.items() if value is not None]:
@@ -79,6 +79,7 @@ def train_prism(
         name: getattr(options, name) for name in ("queries", "answer_tokens", "answer_temperature", "temperature")
     }
     prism_settings({**training, **asking})  # a wrong one is told before anything is loaded
+    require_intents(known)
     mixture = load_mixture(options.mixture) if options.mixture else None
     student = load(base, device=device, dtype=dtype)
     settings = prism_settings({**training, **asking}, student.model.num_parameters())

@@ -95,13 +95,16 @@ def find_repeats(texts: Sequence[str], *, near: float = 0.9) -> dict[int, tuple[
     vectors = weigh.fit_transform(count.transform([_padded(forms[place]) for place in places])).tocsr()
     for start in range(0, len(places), _CHUNK):
         similar = (vectors[start : start + _CHUNK] @ vectors.T).tocsr()
+        # Nearly all similarities are small, and Python would look at them one by one.
+        high = np.flatnonzero(similar.data >= near - 1e-6)
+        ends = np.searchsorted(high, similar.indptr)
         for row in range(similar.shape[0]):
             place = places[start + row]
-            begin, end = similar.indptr[row], similar.indptr[row + 1]
+            those = high[ends[row] : ends[row + 1]]
             earlier = [
                 (places[column], min(float(value), 1.0))
-                for column, value in zip(similar.indices[begin:end], similar.data[begin:end], strict=True)
-                if value >= near - 1e-6 and places[column] < place and places[column] not in found
+                for column, value in zip(similar.indices[those], similar.data[those], strict=True)
+                if places[column] < place and places[column] not in found
             ]
             if earlier:
                 found[place] = max(earlier, key=lambda one: (one[1], -one[0]))

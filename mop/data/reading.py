@@ -45,6 +45,7 @@ def read_examples(
     output_column: str = "output",
     split_column: str | None = None,
     format: Format | None = None,
+    empty: bool = False,
 ) -> list[Example]:
     """Read labelled examples; either all of them can be used, or none is returned.
 
@@ -62,6 +63,7 @@ def read_examples(
             ``test``; a blank there leaves the example unassigned. By default a column called ``split`` is
             used if there is one.
         format: overrides the suffix. Standard input and files without a name are ``jsonl`` by default.
+        empty: an answer may be an empty text, as one that a system gave may be.
 
     Raises:
         BadRows: some rows cannot be used; the message lists the first 20, ``problems`` has all of them.
@@ -69,7 +71,7 @@ def read_examples(
         SettingsError: the format is not known, or needs a package that is not installed.
     """
     table = read_table(source, {input_column, output_column, split_column or "split"}, format=format)
-    return to_examples(table, Columns(input_column, output_column, split_column))
+    return to_examples(table, Columns(input_column, output_column, split_column, empty))
 
 
 def read_table(

@@ -42,11 +42,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the columns to read; ``split=None`` means: a column called ``split``, if there is one."""
+    """Names of the columns to read; ``split=None`` means: a column called ``split``, if there is one.
+
+    ``empty``: an answer may be an empty text, as one that a system gave may be; else it is a bad row.
+    """
 
     input: str = "input"
     output: str = "output"
     split: str | None = None
+    empty: bool = False
 
 
 def to_examples(table: Table, columns: Columns) -> list[Example]:
@@ -64,7 +68,10 @@ def to_examples(table: Table, columns: Columns) -> list[Example]:
         reasons = [row.problem] if row.problem else []
         if not reasons:
             text = _input(row.values, columns.input, reasons)
-            outputs = _outputs(row.values, columns.output, table.lists_in_cells, reasons)
+            if not (columns.empty and _is_blank(row.values.get(columns.output))):
+                outputs = _outputs(row.values, columns.output, table.lists_in_cells, reasons)
+            else:
+                outputs = ("",)
             split = _split(row.values, split_column, reasons)
         if reasons:
             problems.append(RowProblem(row.position, "; ".join(reasons), table.unit))
@@ -139,6 +146,10 @@ def _input(values: Mapping[str, object], column: str, reasons: list[str]) -> str
         reasons += _unusable_characters("the input", value)
         return value
     return ""
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _outputs(values: Mapping[str, object], column: str, lists_in_cells: bool, reasons: list[str]) -> tuple[str, ...]:

@@ -53,14 +53,17 @@ def write_pairs(pairs: Sequence[Pair], path: str | os.PathLike[str]) -> int:
 def read_labels(path: str | os.PathLike[str], pairs: Sequence[Pair]) -> Mapping[str, str]:
     """Return the labels of a file: `pair_id` → ``"first"``, ``"second"`` or ``"tie"``; pairs left open are not in it.
 
+    Pairs that were written with the two systems the other way round are known too.
+
     Raises BadRows for lines that can't be read, name no pair of ``pairs``, or contradict one another; DataError for a
     file that can't be read or holds no label.
     """
-    known = {pair_id(pair): pair for pair in pairs}
+    known = _known(pairs)
     labels: dict[str, str] = {}
     problems = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # An answer may hold other marks that end a line, which JSON leaves as they are.
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read: {error}.") from error
     for number, line in enumerate(lines, start=1):
@@ -80,8 +83,21 @@ def read_labels(path: str | os.PathLike[str], pairs: Sequence[Pair]) -> Mapping[
     return labels
 
 
-def _read(line: str, known: Mapping[str, Pair]) -> tuple[str, str]:
-    record = json.loads(line)
+def _known(pairs: Sequence[Pair]) -> dict[str, tuple[str, bool]]:
+    """Return by each name that a line may have the name of its pair, and whether A is its first answer."""
+    found: dict[str, tuple[str, bool]] = {}
+    for pair in pairs:
+        other = Pair(pair.input, pair.second, pair.first)
+        found[pair_id(other)] = pair_id(pair), _turned(other)
+    # A pair's own name counts, where two systems gave the same two answers to an input in both ways.
+    return found | {pair_id(pair): (pair_id(pair), not _turned(pair)) for pair in pairs}
+
+
+def _read(line: str, known: Mapping[str, tuple[str, bool]]) -> tuple[str, str]:
+    try:
+        record = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(record, dict) or not isinstance(record.get("id"), str):
         raise ValueError('not an object with an "id"')
     name, said = record["id"], str(record.get("better") or "").strip().casefold()
@@ -90,6 +106,7 @@ def _read(line: str, known: Mapping[str, Pair]) -> tuple[str, str]:
     if said not in _WORDS:
         raise ValueError(f"{record['better']!r} is not A, B or TIE")
     choice = _WORDS[said]
+    own, a_is_first = known[name]
     if choice not in ("A", "B"):
-        return name, choice
-    return name, "first" if (choice == "A") != _turned(known[name]) else "second"
+        return own, choice
+    return own, "first" if (choice == "A") == a_is_first else "second"

@@ -2,7 +2,8 @@
 are. Knows no files.
 
 What the model says is a hint. A sentence is removed only if it stands in the answer, the writer speaks in it ("I",
-"my"), and it shares a long word with the identity; anything else that the model names is left alone and counted.
+"my"), and it shares a long word with the identity; anything else that the model names is left alone and counted. Where
+the instruction asks for a text in which somebody speaks, such as a nurse's letter, it must name what the identity is.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from mop.data.normal_form import normal_form
 from mop.lm.request import Reply, Request
+from mop.personas.checking import words_of
 from mop.personas.mentions import without
-from mop.personas.roles import OCCUPATIONS, content_words
+from mop.personas.roles import OCCUPATIONS, Roles, content_words
 from mop.personas.sentences import Sentence, sentences
 
 if TYPE_CHECKING:
@@ -52,8 +54,9 @@ def audit_request(model: str, answer: str, identity: str) -> Request:
     )
 
 
-def apply_audit(reply: str, answer: str, identity: str) -> Audit:
+def apply_audit(reply: str, answer: str, identity: str, instruction: str = "") -> Audit:
     """Return the answer without the sentences that the model names rightly."""
+    roles = Roles(identity, instruction)
     there = [one for one in sentences(answer) if not one.quoted]
     words = content_words(identity) | OCCUPATIONS
     named = [line for raw in reply.splitlines() if (line := _MARK.sub("", raw)) and normal_form(line) != "none"]
@@ -63,7 +66,8 @@ def apply_audit(reply: str, answer: str, identity: str) -> Audit:
         form = normal_form(line)
         match = next((one for one in there if normal_form(answer[one.start : one.end]) == form), None)
         text = answer[match.start : match.end] if match else ""
-        if match and _SPEAKS.search(text) and content_words(text) & words:
+        known = any(map(roles.own, words_of(text))) if roles.speaker_wanted else content_words(text) & words
+        if match and _SPEAKS.search(text) and known:
             dropped[match.start] = match
         else:
             ignored.append(line)
@@ -75,9 +79,13 @@ def apply_audit(reply: str, answer: str, identity: str) -> Audit:
 
 
 async def audit_all(
-    client: ModelClient, answers: Sequence[str], identities: Sequence[str], told: Callable[[str], None]
+    client: ModelClient,
+    answers: Sequence[str],
+    identities: Sequence[str],
+    instructions: Sequence[str],
+    told: Callable[[str], None],
 ) -> list[Audit]:
-    """Audit answers, one call each; ``told`` hears "auditing" at every reply.
+    """Audit answers to instructions, one call each; ``told`` hears "auditing" at every reply.
 
     Raises as `mop.lm.client.ModelClient.complete_many` does.
     """
@@ -88,6 +96,5 @@ async def audit_all(
     requests = [audit_request(client.model, *pair) for pair in zip(answers, identities, strict=True)]
     replies = await client.complete_many(requests, tell)
     return [
-        apply_audit(reply.text, answer, identity)
-        for reply, answer, identity in zip(replies, answers, identities, strict=True)
+        apply_audit(reply.text, *one) for reply, *one in zip(replies, answers, identities, instructions, strict=True)
     ]

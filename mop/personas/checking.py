@@ -107,8 +107,8 @@ def nearness(
     """
     found = {}
     for place, vector in identities.items():
-        others = [number for number in range(len(instructions)) if number != place]
-        drawn = stream(seed, "shuffled", place).permutation(others)[:SHUFFLED].tolist() if others else []
+        others = np.delete(np.arange(len(instructions)), place)
+        drawn = stream(seed, "shuffled", place).permutation(others)[:SHUFFLED].tolist()
         pool = instructions[drawn] if drawn else instructions[:0]
         if len(pool) < SHUFFLED:
             pool = np.concatenate([pool, more[: SHUFFLED - len(pool)]])

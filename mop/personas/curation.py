@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mop.data.duplicates import find_repeats
 from mop.errors import DataError, SettingsError
 from mop.lm.request import Reply
-from mop.personas.answering import answer_request, why_unusable
+from mop.personas.answering import answer_request, why_unusable, without_thought
 from mop.personas.auditing import audit_all
 from mop.personas.exemplars import chosen
 from mop.personas.identities import Told, write_identities
@@ -95,6 +95,7 @@ async def identify(
     else:
         rows = await asyncio.to_thread(_without_repeats, instructions, done)
     done.rows = await _with_identities(rows, writer, encoder, done, told) if "expert" in plan.arms else rows
+    done.rejects.sort(key=lambda one: one.instruction.line)
     return done
 
 
@@ -133,7 +134,7 @@ async def _answered(rows: list[Row], client: ModelClient, plan: Plan, done: Cura
     kept: dict[int, dict[Arm, Answer]] = {row.instruction.line: {} for row in rows}
     problems: dict[int, Reject] = {}
     for (row, arm), reply in zip(pairs, replies, strict=True):
-        answer, problem, detail = _checked(reply, row.persona(arm), row.instruction.text)
+        answer, problem, detail = _checked(without_thought(reply), row.persona(arm), row.instruction.text)
         kept[row.instruction.line][arm] = answer
         if problem and row.instruction.line not in problems:
             problems[row.instruction.line] = _reject(row, "answer", problem, arm, reply.text, detail)
@@ -156,7 +157,11 @@ def _checked(reply: Reply, persona: str, instruction: str) -> tuple[Answer, str 
 async def _audited(rows: list[Row], auditor: ModelClient, plan: Plan, done: Curated, told: Told) -> list[Row]:
     pairs = [(row, arm) for arm in plan.arms for row in rows]
     done.audits = await audit_all(
-        auditor, [row.answers[arm].text for row, arm in pairs], [row.persona(arm) for row, arm in pairs], told
+        auditor,
+        [row.answers[arm].text for row, arm in pairs],
+        [row.persona(arm) for row, arm in pairs],
+        [row.instruction.text for row, _ in pairs],
+        told,
     )
     kept = {row.instruction.line: dict(row.answers) for row in rows}
     problems: dict[int, Reject] = {}

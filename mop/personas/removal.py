@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mop.errors import DataError
 from mop.lm.request import Reply
-from mop.personas.answering import answer_request, why_unusable
+from mop.personas.answering import answer_request, why_unusable, without_thought
 from mop.personas.auditing import Audit, audit_all
 from mop.personas.checking import words_of
 from mop.personas.identities import Told
@@ -112,7 +112,7 @@ async def compare_removal(
     replies = await model.complete_many([answer_request(model.model, plan, arm, row) for row, arm in pairs], tell)
     left_out: Counter[str] = Counter()
     found: list[tuple[Row, Arm, str, Cleaned]] = []
-    for (row, arm), reply in zip(pairs, replies, strict=True):
+    for (row, arm), reply in zip(pairs, map(without_thought, replies), strict=True):
         if reason := why_unusable(reply):
             left_out[reason] += 1
         else:
@@ -122,8 +122,9 @@ async def compare_removal(
     if not found:
         raise DataError(f"None of the {len(pairs)} answers can be used ({dict(left_out)}); try another model.")
     identities = [row.persona("expert") for row, _, _, _ in found]
-    alone = await audit_all(auditor, [text for _, _, text, _ in found], identities, told)
-    strict = await audit_all(auditor, [cleaned.text.strip() for _, _, _, cleaned in found], identities, told)
+    asked = [row.instruction.text for row, _, _, _ in found]
+    alone = await audit_all(auditor, [text for _, _, text, _ in found], identities, asked, told)
+    strict = await audit_all(auditor, [cleaned.text.strip() for _, _, _, cleaned in found], identities, asked, told)
     cases = tuple(Case(*one, *audits) for one, *audits in zip(found, alone, strict, strict=True))
     return Comparison(cases, tuple(_tally(cases, arm, way) for arm in COMPARED for way in WAYS), dict(left_out))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -244,10 +244,7 @@ def fit_of(roles: Sequence[str], questions: Sequence[str], encoder: Encoder, see
     if len(set(roles)) < 2:
         return None
     written, asked = encoder.encode(list(roles)), encoder.encode(list(questions))
-    different: Mapping[int, list[int]] = {
-        place: [other for other in range(len(roles)) if roles[other] != roles[place]] for place in range(len(roles))
-    }
-    own, other = _nearness(written, range(len(roles)), asked, seed, different)
+    own, other = _nearness(written, range(len(roles)), asked, seed, roles)
     return Fit(
         len(roles),
         float(own.mean()),
@@ -262,14 +259,19 @@ def _nearness(
     places: Sequence[int],
     questions: Vectors,
     seed: int,
-    pools: Mapping[int, list[int]] | None = None,
+    names: Sequence[str] | None = None,
 ) -> tuple[Vectors, Vectors]:
-    """Return each role's cosine to the question at its place, and its mean cosine to some others drawn for it."""
+    """Return each role's cosine to the question at its place, and its mean cosine to some others drawn for it.
+
+    Others are those at other places or, if roles have ``names``, of other names.
+    """
+    kinds = np.unique(list(names), return_inverse=True)[1] if names is not None else np.arange(len(questions))
     own = np.array([role @ questions[place] for role, place in zip(roles, places, strict=True)], dtype=np.float32)
     others = []
     for role, place in zip(roles, places, strict=True):
-        pool = pools[place] if pools is not None else [number for number in range(len(questions)) if number != place]
-        drawn: list[int] = stream(seed, "shuffled roles", place).permutation(pool)[:OTHERS].tolist() if pool else []
+        # Made anew for each: to keep all of them takes the square of their number.
+        pool = np.flatnonzero(kinds != kinds[place])
+        drawn: list[int] = stream(seed, "shuffled roles", place).permutation(pool)[:OTHERS].tolist()
         # Alone there is nothing to compare with: anything above no similarity at all will do.
         others.append(float((questions[drawn] @ role).mean()) if drawn else 0.0)
     return own, np.array(others, dtype=np.float32)

@@ -1,8 +1,8 @@
 """Bootstrap: personas become queries, answers with and without them, and verdicts; all by the model itself.
 
-Each stage is a file (`mop.students.stages`): ``queries.jsonl``, ``answers.jsonl``, ``verdicts.jsonl``. No data and no
-model from outside. A persona wins a query only if its answer is judged better in both orders. After PRISM (arXiv
-2603.18507, section 3). Knows nothing of adapters or gates.
+Each stage is a file (`mop.students.stages`): ``queries.jsonl``, ``answers.jsonl``, ``verdicts.jsonl``; those of a
+``finished`` run are not replaced. No data and no model from outside. A persona wins a query only if its answer is
+judged better in both orders. After PRISM (arXiv 2603.18507, section 3). Knows nothing of adapters or gates.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ async def make_queries(
     model: Asked,
     settings: Bootstrap,
     progress: Progress | None = None,
+    *,
+    finished: bool = False,
 ) -> list[Row]:
     """Return a row for each query that was asked for: ``query`` (None if nothing of use was written) and ``reply``.
 
@@ -94,7 +96,7 @@ async def make_queries(
         replies = await model.complete_many(requests)
         return [{"reply": reply.text, "query": read_query(reply.text)} for reply in replies]
 
-    return await run_stage(folder / QUERIES, work, make, progress=progress)
+    return await run_stage(folder / QUERIES, work, make, progress=progress, finished=finished)
 
 
 def read_query(reply: str) -> str | None:
@@ -119,7 +121,13 @@ def usable(rows: Sequence[Row]) -> list[Row]:
 
 
 async def make_answers(
-    folder: Path, queries: Sequence[Row], model: Asked, settings: Bootstrap, progress: Progress | None = None
+    folder: Path,
+    queries: Sequence[Row],
+    model: Asked,
+    settings: Bootstrap,
+    progress: Progress | None = None,
+    *,
+    finished: bool = False,
 ) -> list[Row]:
     """Return a row for each query with the answers ``bare`` and ``with_persona`` and whether each was ``ended``.
 
@@ -152,11 +160,16 @@ async def make_answers(
             for bare, told in zip(replies[::2], replies[1::2], strict=True)
         ]
 
-    return await run_stage(folder / ANSWERS, work, make, progress=progress)
+    return await run_stage(folder / ANSWERS, work, make, progress=progress, finished=finished)
 
 
 async def make_verdicts(
-    folder: Path, answers: Sequence[Row], judge: Judge, progress: Progress | None = None
+    folder: Path,
+    answers: Sequence[Row],
+    judge: Judge,
+    progress: Progress | None = None,
+    *,
+    finished: bool = False,
 ) -> list[Row]:
     """Return a row for each pair of answers: the ``votes`` in both orders and whether the ``persona_won`` both.
 
@@ -180,7 +193,7 @@ async def make_verdicts(
         verdicts = iter(await judge.compare(pairs))
         return [_outcome(row, next(verdicts) if one else None) for row, one in zip(rows, full, strict=True)]
 
-    return await run_stage(folder / VERDICTS, work, make, progress=progress)
+    return await run_stage(folder / VERDICTS, work, make, progress=progress, finished=finished)
 
 
 def _outcome(row: Row, verdict: Verdict | None) -> Row:

@@ -40,7 +40,8 @@ def read_personas(path: Path) -> list[Persona]:
     Raises DataError if the file can't be read or is empty, BadRows if a line isn't a persona or a name comes twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # A text may hold other marks that end a line, which JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The personas in {path} can't be read: {error}.") from error
     found: dict[str, Persona] = {}
@@ -54,7 +55,7 @@ def read_personas(path: Path) -> list[Persona]:
                 raise ValueError(f"the name {one.name!r} comes twice")
             if not all(intent.strip() for intent in one.intents):
                 raise ValueError("an intent is empty")
-        except (ValidationError, ValueError) as error:
+        except (ValidationError, ValueError, RecursionError) as error:
             problems.append(RowProblem(number, " ".join(str(error).split())[:200]))
             continue
         intents = tuple(dict.fromkeys(intent.strip() for intent in one.intents))

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from mop.errors import DataError, SettingsError
 from mop.judge import Judge
+from mop.students.adapters import RECORD
 from mop.students.asking import StudentClient
 from mop.students.bootstrap import (
     Bootstrap,
@@ -124,12 +125,13 @@ async def bootstrap(
 ) -> list[Row]:
     """Run the stages that only ask: return the verdicts (`mop.students.bootstrap.make_verdicts`).
 
-    ``judge`` is the model itself unless given. Raises ModelError if the model can't answer or judge.
+    ``judge`` is the model itself unless given. Raises ModelError if the model can't answer or judge, SettingsError if
+    the folder holds a finished run of other personas or settings, whose files are left as they are.
     """
-    stages = folder / STAGES
-    queries = usable(await make_queries(stages, personas, model, settings, progress))
-    answers = await make_answers(stages, queries, model, settings, progress)
-    return await make_verdicts(stages, answers, judge or Judge(model), progress)
+    stages, finished = folder / STAGES, (folder / RECORD).exists()
+    queries = usable(await make_queries(stages, personas, model, settings, progress, finished=finished))
+    answers = await make_answers(stages, queries, model, settings, progress, finished=finished)
+    return await make_verdicts(stages, answers, judge or Judge(model), progress, finished=finished)
 
 
 def make_prism(
@@ -162,10 +164,7 @@ def make_prism(
         ModelError: The model can't answer, or its verdicts can't be read.
         SettingsError: The folder holds another run.
     """
-    if len({intent for one in personas for intent in one.intents}) < 2:
-        raise DataError(
-            "A gate is tested on intents that it hasn't seen; give personas with two intents or more in all."
-        )
+    require_intents(personas)
     if settings.trainer.first_layer < 1:
         raise SettingsError("first_layer is 0; a gate looks at the first layer, so the adapter must begin after it.")
     asked = model or StudentClient(student)
@@ -180,6 +179,14 @@ def make_prism(
     report["on"], report["lengths"] = routing_rates(gated, verdicts), lengths(verdicts)
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return gated
+
+
+def require_intents(personas: Sequence[Persona]) -> None:
+    """Raise DataError if there are too few intents to hold any out."""
+    if len({intent for one in personas for intent in one.intents}) < 2:
+        raise DataError(
+            "A gate is tested on intents that it hasn't seen; give personas with two intents or more in all."
+        )
 
 
 def fit_gate(folder: Path, verdicts: Sequence[Row], features: Sequence[Features], seed: int) -> Gate:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mop.errors import DataError
+from mop.errors import DataError, SettingsError
 
 Row = dict[str, Any]
 #: Makes the rows of some pieces of work, in their order.
@@ -37,6 +37,7 @@ async def run_stage(
     *,
     chunk: int = CHUNK,
     progress: Callable[[str, int, int], None] | None = None,
+    finished: bool = False,
 ) -> list[Row]:
     """Return the rows of ``path`` for all pieces of ``work``, having made those that weren't there.
 
@@ -46,13 +47,20 @@ async def run_stage(
         make: Gets pieces of work and returns what comes of each.
         chunk: Pieces that are made, then written, at a time.
         progress: Told the stage's name, how many rows are there, and how many there will be.
+        finished: What the rows were made for is there, so that none of them may be dropped for others.
 
     Raises:
+        SettingsError: Rows of a finished run would be dropped.
         DataError: The file can't be read or written, or a row of it isn't JSON.
     """
     stage = path.stem
     ids = [row_id(stage, piece) for piece in work]
     known = read_rows(path)
+    if finished and (lost := len(known.keys() - set(ids))):
+        raise SettingsError(
+            f"{path.parent.parent} holds a finished run of other personas or settings: {lost} of the {len(known)} rows "
+            f"in {path.name} would be dropped. Give its own, or name another folder."
+        )
     missing = [place for place, name in enumerate(ids) if name not in known]
     missing = list({ids[place]: place for place in missing}.values())
     told = progress or (lambda _stage, _done, _all: None)
@@ -114,11 +122,12 @@ def _append(path: Path, rows: Sequence[Row]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(0)
-                # A line that was cut off is no row: what follows must not run into it.
-                file.truncate(file.read().rfind(b"\n") + 1)
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    # A line that was cut off is no row: what follows must not run into it.
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
             file.write("".join(_line(row) for row in rows).encode())
             file.flush()
             os.fsync(file.fileno())
