@@ -412,6 +412,14 @@ def test_half_a_line_is_cut_off_and_a_cell_is_written_once(tmp_path: Path) -> No
     ]
 
 
+def test_a_whole_line_without_its_newline_is_a_result_too(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    results.path.write_text('{"cell": "a", "score": 1}\n{"cell": "b", "score": 0}', encoding="utf-8")
+    assert list(results.read()) == ["a", "b"]
+    results.add({"cell": "c", "score": 1})
+    assert list(results.read()) == ["a", "b", "c"]
+
+
 def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"cell": "a"}\n{"cell"\n', encoding="utf-8")
