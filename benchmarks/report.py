@@ -6,6 +6,7 @@ Seconds are in the result file but not here: they are those of one machine on on
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,18 @@ def by_condition(every: Sequence[Record]) -> dict[str, list[Record]]:
         if len(digests[record["task"]]) > 1:
             name += f", data {record.get('data_sha256', '')[:8]}"
         conditions.setdefault(name, []).append(record)
-    return conditions
+    return {name: part for whole, found in conditions.items() for name, part in _by_era(whole, found).items()}
+
+
+def _by_era(name: str, records: list[Record]) -> dict[str, list[Record]]:
+    """Return the records as they are, or by the era of their methods if a cell was run in several (`cells.ERA`)."""
+    cells = Counter((one["task"], label(one), one["seed"]) for one in records if "failed" not in one)
+    if len({one.get("era") for one in records}) == 1 or max(cells.values(), default=0) < 2:
+        return {name: records}
+    parts: dict[str, list[Record]] = {}
+    for one in records:
+        parts.setdefault(f"{name}, era {one.get('era', 'unknown')}", []).append(one)
+    return parts
 
 
 def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:

@@ -191,6 +191,15 @@ def failure(task: str, method: str, seed: int) -> dict[str, Any]:
     return {**{name: whole[name] for name in kept}, "failed": {"type": "ZeroDivisionError", "message": "a | b"}}
 
 
+def test_a_cell_that_was_run_in_two_eras_has_two_sections_and_no_error() -> None:
+    old, new = record("a", "mop", 0, 4), record("a", "mop", 0, 12)
+    text = report([old, new | {"era": 7, "cell": "other"}, record("b", "ape", 0, 4)])
+    assert text.count("\n## ") == 2
+    assert "test 20, mop 0, era 7" in text
+    assert "test 20, mop 0, era unknown" in text
+    assert ", era " not in report([old, record("b", "mop", 0, 12) | {"era": 7}]), "one table while nothing collides"
+
+
 def test_failed_cells_are_shown_as_failed_with_their_error() -> None:
     rows = [record("a", "ape", 0, 10), record("a", "mop", 0, 4)]
     text = report(rows, [failure("b", "mop", 0), failure("a", "ape", 1), failure("b", "random-demos", 0)])
