@@ -11,6 +11,7 @@ benchmarks/README.md has the layout of the data folder and the meaning of every 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -86,10 +87,11 @@ def run_command(given: argparse.Namespace) -> int:
         bounds=given.bounds,
         allow_code=given.allow_code,
     )
+    ledger = given.ledger or str(out.with_suffix(".ledger.sqlite"))
     place = Place(
-        # Workers have working folders of their own.
-        data=str(Path(given.data).resolve()),
-        ledger=given.ledger or str(out.resolve().with_suffix(".ledger.sqlite")),
+        # Workers have working folders of their own. Links are kept: their names are those of benchmarks.
+        data=os.path.abspath(given.data),
+        ledger=ledger if "://" in ledger else str(Path(ledger).resolve()),
         base_url=given.base_url,
         proposer_url=given.proposer_url,
         judge_url=given.judge_url,
@@ -190,7 +192,7 @@ def sweep_command(given: argparse.Namespace) -> int:
             allow_code=given.allow_code,
         )
     ]
-    place = Place(data=str(Path(given.data).resolve()), ledger="", base_url=given.base_url, allow_code=given.allow_code)
+    place = Place(data=os.path.abspath(given.data), ledger="", base_url=given.base_url, allow_code=given.allow_code)
     records = run_sweep(cells, place, folder)
     text = sweep_table(records)
     (folder / "sweep.md").write_text(text, encoding="utf-8")

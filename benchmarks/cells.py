@@ -95,6 +95,7 @@ class Cell:
         """Return what a line of the result file says of the cell, finished or not."""
         return {
             "schema": SCHEMA,
+            "era": ERA,
             "cell": self.key,
             "task": self.task,
             "method": self.method,

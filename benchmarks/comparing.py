@@ -23,8 +23,9 @@ class Pair:
     """How the first of two methods did against the second, over tasks.
 
     ``win_rate`` counts a tie half; ``interval`` is Wilson's 95 % interval of it over tasks. ``difference`` is the mean
-    over tasks of the first's score minus the second's. ``sure_wins`` and ``sure_losses`` are the tasks where the paired
-    95 % interval over distinct test inputs excludes zero.
+    over tasks of the first's score minus the second's. ``outcomes`` are 1, 0.5 or 0 and ``differences`` the differences
+    of each task, in one order. ``sure_wins`` and ``sure_losses`` are the tasks where the paired 95 % interval over
+    distinct test inputs excludes zero.
     """
 
     wins: int
@@ -35,6 +36,8 @@ class Pair:
     difference: float
     sure_wins: int
     sure_losses: int
+    outcomes: tuple[float, ...]
+    differences: tuple[float, ...]
 
     @property
     def tasks(self) -> int:
@@ -81,6 +84,8 @@ def compare(scores: Scores, first: str, second: str) -> Pair | None:
         difference=float(np.mean(differences)),
         sure_wins=sure.count(1),
         sure_losses=sure.count(-1),
+        outcomes=tuple(outcomes),
+        differences=tuple(differences),
     )
 
 

@@ -6,12 +6,14 @@ has paid for, the next takes from the ledger. Tasks run side by side over joblib
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +153,21 @@ def run_grid(cells: Sequence[Cell], place: Place, results: Results, workers: Wor
         if cell.key not in finished:
             chains.setdefault(cell.task, []).append(cell)
     wanted = {cell.key for cell in cells}
+    parent = os.getpid() if workers.scheduler is None else None
     with _progress(results, wanted), _backend(workers) as options:
-        failures = Parallel(**options)(delayed(run_chain)(chain, place, str(results.path)) for chain in chains.values())
+        failures = Parallel(**options)(
+            delayed(run_chain)(chain, place, str(results.path), parent) for chain in chains.values()
+        )
     return [failed for chain in failures for failed in chain]
 
 
-def run_chain(cells: Sequence[Cell], place: Place, results: str) -> list[Failed]:
-    """Run cells one after another in this process and add each to the result file as it ends."""
+def run_chain(cells: Sequence[Cell], place: Place, results: str, parent: int | None = None) -> list[Failed]:
+    """Run cells one after another in this process and add each to the result file as it ends.
+
+    ``parent`` is the process that started this one, if it did: when that one is killed, this one ends too.
+    """
+    if parent is not None and parent != os.getpid():
+        _end_with(parent)
     failed = []
     file = Results(results)
     for cell in cells:
@@ -171,6 +181,18 @@ def run_chain(cells: Sequence[Cell], place: Place, results: str) -> list[Failed]
             file.add_failed({**cell.conditions(), "failed": _public(type(error).__name__, str(error), place)})
             print(f"{describe(cell)} failed: {said}", file=sys.stderr, flush=True)
     return failed
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Let this process end when its parent has: a grid that was killed must not go on spending money unseen."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _public(kind: str, message: str, place: Place) -> dict[str, str]:

@@ -30,7 +30,7 @@ class Results:
     def read(self) -> dict[str, dict[str, Any]]:
         """Return the finished cells by key. Raises DataError for a line that isn't a result.
 
-        The last line counts only if it is whole.
+        The last line counts only if it is whole, with its newline or without.
         """
         return {key: record for key, record in self._last().items() if "failed" not in record}
 
@@ -47,7 +47,7 @@ class Results:
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error}.") from error
         found: dict[str, dict[str, Any]] = {}
-        for number, line in enumerate(_whole(content).split(b"\n")[:-1], start=1):
+        for number, line in enumerate(_lines(content), start=1):
             try:
                 record = json.loads(line)
                 known = found.get(record["cell"])
@@ -75,13 +75,23 @@ class Results:
             if record["cell"] in self.read():
                 return
             with self.path.open("ab") as file:
-                whole = len(_whole(self.path.read_bytes()))
-                file.truncate(whole)
-                file.write(line)
+                whole = _whole(self.path.read_bytes())
+                file.truncate(len(whole))
+                file.write(line if whole[-1:] in (b"", b"\n") else b"\n" + line)
                 file.flush()
                 os.fsync(file.fileno())
 
 
+def _lines(content: bytes) -> list[bytes]:
+    lines = _whole(content).split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def _whole(content: bytes) -> bytes:
-    """Return the content up to its last newline."""
-    return content[: content.rfind(b"\n") + 1]
+    """Return the content without half a line at its end; an editor may have taken the newline off a whole one."""
+    end = content.rfind(b"\n") + 1
+    try:
+        json.loads(content[end:])
+    except ValueError:
+        return content[:end]
+    return content

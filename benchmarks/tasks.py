@@ -10,6 +10,7 @@ import fnmatch
 import gzip
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ def task_ids(data: Path) -> dict[str, Path]:
     if not data.is_dir():
         raise DataError(f"There is no data folder {data}. Its layout is described in benchmarks/README.md.")
     folders = [data] if (data / INDEX).is_file() else sorted(path.parent for path in data.glob(f"*/{INDEX}"))
-    found = {f"{folder.resolve().name}/{name}": folder for folder in folders for name in read_index(folder)}
+    # The name that was given: a link may lead to a folder of any name.
+    names = {folder: Path(os.path.abspath(folder)).name for folder in folders}
+    found = {f"{names[folder]}/{name}": folder for folder in folders for name in read_index(folder)}
     if not found:
         raise DataError(f"No {INDEX} in {data} or in a folder of it; the layout is described in benchmarks/README.md.")
     return dict(sorted(found.items()))

@@ -72,6 +72,14 @@ def proportion_interval(scores: ArrayLike, level: float = 0.95) -> Interval:
     return _bootstrap(values, level)
 
 
+def bootstrap_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the bootstrap percentile interval of a mean; a point where all values are equal.
+
+    Raises ValueError without values.
+    """
+    return _bootstrap(_checked(values), level)
+
+
 def paired_difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> PairedDifference:
     """Compare two systems on the same examples; positive means that the first is better.
 

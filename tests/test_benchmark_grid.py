@@ -20,10 +20,10 @@ from postgres import PASSWORD, QUOTED, Postgres, wait_until
 from simulated import nearest_demo_answer, task
 
 from benchmarks.__main__ import main
-from benchmarks.cells import Cell, Place
+from benchmarks.cells import ERA, Cell, Place
 from benchmarks.grid import plan_cells, run_chain
 from benchmarks.results import Results
-from mop.errors import BudgetExceeded, DataError, SettingsError
+from mop.errors import BudgetExceeded, SettingsError
 
 ROOT = Path(__file__).parent.parent
 CONCURRENCY = 2
@@ -164,6 +164,7 @@ def test_every_line_says_where_it_comes_from(killed: Outcome) -> None:
         assert sum(part["calls"] for part in record["search"]["by_role"].values()) == record["search"]["calls"]
         assert len(record["scores"]) == record["sizes"]["test"] == record["test"]["calls"] == 10
         assert record["versions"]["mop"]
+        assert record["era"] == ERA
         assert len(record["data_sha256"]) == 64
         assert len(set(record["test_inputs"])) == 10
         assert str(killed.endpoint.base_url) not in json.dumps(record["options"] | {"encoder": ""})
@@ -396,31 +397,3 @@ def test_a_number_that_means_nothing_is_refused_by_name_and_leaves_no_line(
         main(["run", f"--data={data}", "--tasks=states", "--methods=knn", "--model=m", f"--out={out}", option])
     assert option.partition("=")[0] in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_half_a_line_is_cut_off_and_a_cell_is_written_once(tmp_path: Path) -> None:
-    results = Results(tmp_path / "deep" / "results.jsonl")
-    results.add({"cell": "a", "score": 1})
-    with results.path.open("ab") as file:
-        file.write(b'{"cell": "b", "sco')
-    assert list(results.read()) == ["a"]
-    results.add({"cell": "c", "score": 0})
-    results.add({"cell": "a", "score": 0.5})
-    assert [json.loads(line) for line in results.path.read_text().splitlines()] == [
-        {"cell": "a", "score": 1},
-        {"cell": "c", "score": 0},
-    ]
-
-
-def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "results.jsonl"
-    path.write_text('{"cell": "a"}\n{"cell"\n', encoding="utf-8")
-    with pytest.raises(DataError, match="line 2 is no result"):
-        Results(path).read()
-    assert main(["report", str(path)]) == DataError.exit_code
-    assert "line 2" in capsys.readouterr().err
-
-
-def test_a_report_of_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(tmp_path / "none.jsonl")]) == DataError.exit_code
-    assert "benchmarks run" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.comparing import average_ranks, compare, shared_tasks, wilson
@@ -190,6 +191,15 @@ def failure(task: str, method: str, seed: int) -> dict[str, Any]:
     return {**{name: whole[name] for name in kept}, "failed": {"type": "ZeroDivisionError", "message": "a | b"}}
 
 
+def test_a_cell_that_was_run_in_two_eras_has_two_sections_and_no_error() -> None:
+    old, new = record("a", "mop", 0, 4), record("a", "mop", 0, 12)
+    text = report([old, new | {"era": 7, "cell": "other"}, record("b", "ape", 0, 4)])
+    assert text.count("\n## ") == 2
+    assert "test 20, mop 0, era 7" in text
+    assert "test 20, mop 0, era unknown" in text
+    assert ", era " not in report([old, record("b", "mop", 0, 12) | {"era": 7}]), "one table while nothing collides"
+
+
 def test_failed_cells_are_shown_as_failed_with_their_error() -> None:
     rows = [record("a", "ape", 0, 10), record("a", "mop", 0, 4)]
     text = report(rows, [failure("b", "mop", 0), failure("a", "ape", 1), failure("b", "random-demos", 0)])
@@ -221,6 +231,34 @@ def test_experts_that_fall_back_are_not_counted() -> None:
     row = record("a", "mop", 0, 4)
     row["experts"], row["kept"] = 8, 3
     assert "| 3.0 |" in report([row])
+
+
+def test_a_method_that_finished_nothing_takes_no_ranks_from_the_others() -> None:
+    rows = [record(task, method, 0, right) for task in "ab" for method, right in (("mop", 9), ("ape", 3))]
+    text = report(rows, [failure("a", "instructzero", 0), failure("b", "instructzero", 0)])
+    assert "| mean of the 2 tasks that all have |  |  | 0.450 | 0.150 | — |" in text
+    assert "| mop | 2 | 1.00 |" in text
+    assert "| ape | 2 | 2.00 |" in text
+    assert "| instructzero | 0 | — |" in text
+
+
+def test_pairs_have_bootstrap_intervals_over_tasks() -> None:
+    results = {"a": (18, 2), "b": (12, 12), "c": (10, 11), "d": (15, 12), "e": (9, 4)}
+    both = [
+        record(task, method, 0, right)
+        for task, pair in results.items()
+        for method, right in zip(("mop", "ape"), pair, strict=True)
+    ]
+    line = next(line for line in table_of(both, "bootstrap").splitlines() if line.startswith("| mop | ape |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[2:4] + cells[5:6] == ["5", "70 %", "+0.230"]
+    # Every one of the 5^5 equally likely draws, in place of some of them.
+    draws = np.stack(np.meshgrid(*[range(5)] * 5), axis=-1).reshape(-1, 5)
+    for cell, values, scale in ((cells[4], (1, 0.5, 0, 1, 1), 100), (cells[6], (0.8, 0, -0.05, 0.15, 0.25), 1)):
+        exact = np.quantile(np.array(values)[draws].mean(axis=1), [0.025, 0.975]) * scale
+        shown = [float(bound) for bound in cell.strip("[]").split(",")]
+        assert shown == pytest.approx(exact, abs=0.03 * scale)
+    assert not table_of([row for row in both if row["task"] == "a"], "bootstrap"), "one task has no spread"
 
 
 def test_equal_scores_share_their_ranks() -> None:

@@ -155,6 +155,18 @@ def test_the_folder_of_one_benchmark_is_a_data_folder_too(tmp_path: Path) -> Non
     assert list(task_ids(data)) == list(task_ids(data / "own")) == ["own/task"]
 
 
+def test_a_link_has_the_name_that_selects_the_rules_wherever_it_leads(tmp_path: Path) -> None:
+    write(tmp_path / "download-7", {"task.jsonl": rows(250)})
+    write(tmp_path / "download-8", {"task.jsonl": rows(250)})
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "bbh").symlink_to(tmp_path / "download-7")
+    (data / "own").symlink_to(tmp_path / "download-8")
+    assert list(task_ids(data)) == ["bbh/task", "own/task"]
+    assert sizes(data, "bbh") == (20, 63, 100)
+    assert list(task_ids(data / "bbh")) == ["bbh/task"]
+
+
 def test_tasks_are_chosen_by_name_id_or_pattern(tmp_path: Path) -> None:
     for benchmark, task in (("a", "sum"), ("a", "diff"), ("b", "sum")):
         write(tmp_path / benchmark, {f"{task}.jsonl": rows(12)}, task=task)

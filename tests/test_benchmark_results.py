@@ -1,0 +1,48 @@
+"""The result file: lines that are whole, half, or damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.results import Results
+from mop.errors import DataError
+
+
+def test_half_a_line_is_cut_off_and_a_cell_is_written_once(tmp_path: Path) -> None:
+    results = Results(tmp_path / "deep" / "results.jsonl")
+    results.add({"cell": "a", "score": 1})
+    with results.path.open("ab") as file:
+        file.write(b'{"cell": "b", "sco')
+    assert list(results.read()) == ["a"]
+    results.add({"cell": "c", "score": 0})
+    results.add({"cell": "a", "score": 0.5})
+    assert [json.loads(line) for line in results.path.read_text().splitlines()] == [
+        {"cell": "a", "score": 1},
+        {"cell": "c", "score": 0},
+    ]
+
+
+def test_a_whole_line_without_its_newline_is_a_result_too(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    results.path.write_text('{"cell": "a", "score": 1}\n{"cell": "b", "score": 0}', encoding="utf-8")
+    assert list(results.read()) == ["a", "b"]
+    results.add({"cell": "c", "score": 1})
+    assert list(results.read()) == ["a", "b", "c"]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"cell": "a"}\n{"cell"\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2 is no result"):
+        Results(path).read()
+    assert main(["report", str(path)]) == DataError.exit_code
+    assert "line 2" in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none.jsonl")]) == DataError.exit_code
+    assert "benchmarks run" in capsys.readouterr().err

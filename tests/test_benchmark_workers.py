@@ -1,0 +1,80 @@
+"""Worker processes of the grid: what they are given, and what becomes of them when the grid is killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from fake_endpoint import FakeEndpoint
+from postgres import wait_until
+from simulated import nearest_demo_answer, task
+from test_benchmark_grid import arguments, asked, start
+
+from benchmarks import __main__ as command_line
+from benchmarks.cells import Cell, Place
+from benchmarks.results import Results
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with two tasks, of which one is enough to keep a worker busy."""
+    folder = tmp_path / "data" / "own"
+    folder.mkdir(parents=True)
+    for name, seed in (("states", 0), ("things", 1)):
+        rows = [{"input": one.input, "output": list(one.outputs)} for one in task(6, seed)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    files = {name: {"files": {f"{name}.jsonl": 144}, "metric": "exact_match"} for name in ("states", "things")}
+    (folder / "tasks.json").write_text(json.dumps(files), encoding="utf-8")
+    return folder.parent
+
+
+def test_the_workers_of_a_killed_grid_end_too_and_ask_nothing_more(data: Path, tmp_path: Path) -> None:
+    with FakeEndpoint(nearest_demo_answer, latency=0.5) as endpoint:
+        process = start(arguments(data, endpoint, tmp_path / "results.jsonl", jobs=2, concurrency=1))
+        try:
+            # Both are at work, not one of them and another that has yet to be given its task.
+            wait_until(lambda: endpoint.most_in_flight == 2 or process.poll() is not None, 240)
+            workers = [one for one in psutil.Process(process.pid).children() if "--process-name" in one.cmdline()]
+            assert len(workers) == 2
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(workers, timeout=30)
+        for one in alive:
+            one.kill()
+        assert not alive
+        before = sum(asked(endpoint).values())
+        time.sleep(1)
+        assert sum(asked(endpoint).values()) == before
+    assert not Results(tmp_path / "results.jsonl").read()
+
+
+def place_of(monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]) -> Place:
+    """Return where the cells of a command would be run."""
+    found: list[Place] = []
+
+    def run_grid(_cells: Sequence[Cell], place: Place, *_: object) -> list[object]:
+        found.append(place)
+        return []
+
+    monkeypatch.setattr(command_line, "run_grid", run_grid)
+    assert command_line.main(["run", "--tasks=states", "--methods=knn", "--model=m", *arguments]) == 0
+    return found[0]
+
+
+def test_workers_in_other_folders_have_the_same_ledger_and_the_same_data(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = place_of(monkeypatch, ["--data=data", "--out=results.jsonl", "--ledger=mine.sqlite"])
+    assert (place.ledger, place.data) == (str(tmp_path / "mine.sqlite"), str(data))
+    assert place_of(monkeypatch, ["--data=data", "--out=results.jsonl"]).ledger == str(
+        tmp_path / "results.ledger.sqlite"
+    )
+    url = "postgresql+psycopg://host/database"
+    assert place_of(monkeypatch, ["--data=data", "--out=results.jsonl", f"--ledger={url}"]).ledger == url
