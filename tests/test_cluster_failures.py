@@ -1,4 +1,4 @@
-"""A Dask cluster that fails in the middle of a search: the end comes in time, says what to do, and costs nothing more."""
+"""A Dask cluster that fails in the middle of a search: it ends in time, says what to do, and costs nothing more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def cluster() -> Iterator[Any]:
     """A cluster of two workers in this process."""
     from dask.distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as made:
+    how = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **how) as made:
         yield made
 
 
