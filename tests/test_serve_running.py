@@ -16,7 +16,7 @@ from fake_upstream import FakeUpstream
 from serving import Running, chat, running, serve_small, small_app, wait_until
 from small import WordEncoder, small_mixture
 
-from mop.errors import ModelError, SettingsError
+from mop.errors import ModelError, ModelUnavailable, SettingsError
 from mop.prompts import Prompt
 from mop.serve.admission import Admission
 from mop.serve.app import create_app
@@ -25,6 +25,7 @@ from mop.serve.keys import KeyRing, add_key, read_keys
 from mop.serve.limits import Limits
 from mop.serve.loading import Loader, Source
 from mop.serve.problems import Problem
+from mop.serve.registry import Served
 from mop.serve.upstream import Upstream
 from mop.serve.warming import warm, warm_all
 from mop.serve.watching import Watch
@@ -294,6 +295,26 @@ def test_a_bad_new_file_keeps_the_old_one_and_says_so(watched: Any, caplog: pyte
     path.write_bytes(good)
     wait_until(lambda: server.get("/readyz").json()["models"]["bank"]["stale"] is None)
     assert server.metric('mop_stale{mixture="bank"}') == 0
+
+
+def test_a_change_whose_encoder_is_out_of_reach_is_taken_up_once_it_is_back(
+    watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, path, _, _ = watched
+    before, load, tries = version(server), Loader.load, list[Source]()
+
+    def late(self: Loader, source: Source, content: bytes | None = None) -> Served:
+        tries.append(source)
+        if len(tries) < 3:
+            raise ModelUnavailable("The encoder is away.")
+        return load(self, source, content)
+
+    monkeypatch.setattr(Loader, "load", late)
+    small_mixture(generalist=Prompt("A new one.")).save(path)
+    wait_until(lambda: version(server) != before)
+    assert server.get("/readyz").json()["models"]["bank"]["stale"] is None
+    assert server.metric('mop_reloads_total{mixture="bank",outcome="refused"}') == 1
+    assert len(tries) == 3
 
 
 def test_a_mixture_of_another_encoder_is_refused_while_serving(watched: Any) -> None:
