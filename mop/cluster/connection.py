@@ -68,7 +68,7 @@ class Connection:
 
         Raises ClusterError if that isn't known after so many ``seconds``; it is underway then.
         """
-        how = {"on_error": "return", "wait": wait}
+        how: dict[str, Any] = {"on_error": "return", "wait": wait}
         return dict(self._answer(self.client.run, function, *arguments, seconds=seconds, **how) or {})
 
     def versions(self, package: str) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Connection:
 
     def _shows_life(self, address: str) -> bool:
         try:
-            asked = {"workers": [address], "on_error": "return"}
+            asked: dict[str, Any] = {"workers": [address], "on_error": "return"}
             self._answer(self.client.run, version, "mop", seconds=ANSWER_SECONDS / 5, **asked)
         except ClusterError:
             return False
