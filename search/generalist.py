@@ -13,7 +13,7 @@ from mop.search import proposers
 from mop.search.experts import with_answers
 from mop.search.judging import Judging, race_report
 from mop.search.learning import Session
-from mop.search.plan import CALLS_PER_ARM, CROSSED_ARMS
+from mop.search.plan import CROSSINGS, crossed_race
 from mop.search.proposers import Candidate
 from mop.search.race import Arm, mean_seen
 from mop.search.singles import SinglePrompt, crossed_prompts, single_prompts
@@ -66,17 +66,14 @@ async def find_generalist(judging: Judging, before_judged: Callable[[SinglePromp
     first = await judging.race(_arms(singles, judging), plan.single_calls)
     ranked = [singles[arm] for arm in first.ranking]
     session.say_best(first.mean(first.winner))
-    winner, crossed = ranked[0], []
-    cells = judging.cells(_arms([winner], judging)[0])
-    spare = judging.allowance.spare(judging.trials(cells))
-    calls = min(plan.crossing_calls, spare - judging.allowance.cost(judging.trials(cells[: len(cells) // 4])))
-    if (arms := min(CROSSED_ARMS, int(calls) // CALLS_PER_ARM)) >= 2:
-        session.listener.stage("racing the best parts together")
-        crossed_singles = _sendable(crossed_prompts(problem, ranked, arms=arms, **limits), judging)
-        second = await judging.race(_arms(crossed_singles, judging), calls)
-        winner = crossed_singles[second.winner]
-        crossed = race_report([single.name for single in crossed_singles], second)
-        session.say_best(second.mean(second.winner))
+    crossed: list[dict[str, object]] = []
+    for turn in range(CROSSINGS if plan.crossing_calls else 0):
+        found, report = await _crossed(judging, ranked, turn, limits)
+        if not report:
+            break
+        # The best prompt of the race before runs in this one too.
+        ranked, crossed = found, [*report, *crossed[1:]]
+    winner = ranked[0]
     if before_judged is not None:
         before_judged(winner)
     scores = await _scores(judging, winner)
@@ -94,6 +91,33 @@ async def find_generalist(judging: Judging, before_judged: Callable[[SinglePromp
             "candidates": [candidate.instruction for candidate in candidates],
             "generalist": {"name": winner.name, "score": mean_seen(scores)},
         },
+    )
+
+
+async def _crossed(
+    judging: Judging, ranked: list[SinglePrompt], turn: int, limits: dict[str, int]
+) -> tuple[list[SinglePrompt], list[dict[str, object]]]:
+    """Race new prompts made from the best parts against the best one; return all from best to worst, and a report.
+
+    A quarter of the judged examples stays free for judging the winner. Without calls for a race the report is empty.
+    """
+    best = _arms(ranked[:1], judging)[0]
+    cells = judging.cells(best)
+    allowance = judging.allowance
+    calls = allowance.spare(judging.trials(cells)) - allowance.cost(judging.trials(cells[: len(cells) // 4]))
+    fresh, known = crossed_race(calls)
+    singles = crossed_prompts(judging.problem, ranked, arms=fresh, turn=turn, **limits) if fresh else []
+    singles = [single for single in singles if judging.fits(_arms([single], judging)[0])]
+    if not singles:
+        return ranked, []
+    judging.session.listener.stage("racing the best parts together")
+    raced = [ranked[0], *singles]
+    seen = int(np.isfinite(judging.known(best)).sum())
+    result = await judging.race(_arms(raced, judging), calls, known=min(known, seen))
+    judging.session.say_best(result.mean(result.winner))
+    return (
+        [*(raced[arm] for arm in result.ranking), *ranked[1:]],
+        race_report([single.name for single in raced], result),
     )
 
 

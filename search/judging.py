@@ -84,8 +84,11 @@ class Judging:
         self.allowance.used += sum(map(len, groups))
         return await proposers.ask_each(self.session.proposer, groups, seed=self.problem.seed)
 
-    async def race(self, arms: Sequence[Arm], calls: float) -> RaceResult:
-        """Race arms in at most ``calls`` calls, and no more than are left."""
+    async def race(self, arms: Sequence[Arm], calls: float, *, known: float = 0.0) -> RaceResult:
+        """Race arms in at most ``calls`` calls, and no more than are left.
+
+        ``known`` is the part of the race, in calls, that takes none because its answers are known.
+        """
         before = self.session.trials.done
         spare = self.allowance.spare(self.trials([cell for arm in arms for cell in self.cells(arm)]))
         result = await race(
@@ -93,7 +96,7 @@ class Judging:
             self.problem.validation,
             self.order,
             self.session.trials,
-            calls=max(0, min(calls, spare)),
+            calls=max(0, min(calls, spare)) + known,
             allowance=self.allowance,
         )
         self.allowance.used += self.session.trials.done - before

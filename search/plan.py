@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mop.errors import BudgetExceeded
@@ -18,8 +19,10 @@ EXAMPLES_PER_REGION = 12
 MAX_REGIONS = 64
 #: A race has one arm for this many calls, so that its first rung sees six examples or more and not a lucky three.
 CALLS_PER_ARM = 25
-#: Most arms of the race in which the best instructions meet the best demos.
-CROSSED_ARMS = 8
+#: Most new arms of a race in which the best instructions meet the best demos.
+CROSSED_ARMS = 7
+#: Most such races, one after the other: with few validation examples, one doesn't use up the calls.
+CROSSINGS = 3
 #: How often each hard region gets instructions of its own, from other failures and examples each time, while there are
 #: calls left.
 TURNS = 3
@@ -30,7 +33,7 @@ class Plan:
     """How many calls each stage of the search may use.
 
     ``proposals``: model-written instructions. ``single_arms`` / ``single_calls``: single prompts raced, and the calls
-    of that race. ``crossing_calls``: a second race, of the best instructions with the best demos. ``region_counts``:
+    of that race. ``crossing_calls``: further races, of the best instructions with the best demos. ``region_counts``:
     numbers of experts tried, best guess first. ``layout_arms`` / ``layout_calls``: mixtures raced. ``validation``:
     validation examples on which the final generalist and the final mixture are compared. What is left goes to the
     region-based choice of instructions. ``kept``: calls that no stage before the trial of personas may use.
@@ -53,13 +56,15 @@ class Plan:
 
         Arms that leave a race early and regions without failures need fewer.
         """
-        crossed = min(CROSSED_ARMS, self.crossing_calls // CALLS_PER_ARM)
-        races = [(self.single_arms, self.single_calls), (crossed, self.crossing_calls)]
         calls = self.proposals
-        for arms, most in [*races, (self.layout_arms, self.layout_calls)]:
+        for arms, most in [(self.single_arms, self.single_calls), (self.layout_arms, self.layout_calls)]:
             if arms:
                 taken, seen = schedule(arms, self.validation, most)
                 calls += taken + self.validation - seen
+        if self.crossing_calls:
+            for _ in range(CROSSINGS):
+                fresh, _ = crossed_race(self.calls - calls - self.validation // 4)
+                calls += min(self.calls - calls, fresh * self.validation)
         if self.layout_arms:
             # Every shared instruction everywhere, then two a turn for each region, judged on half its examples.
             written = 2 * max(self.region_counts) + self.validation
@@ -112,6 +117,18 @@ class Plan:
             validation=judged,
             kept=kept,
         )
+
+
+def crossed_race(calls: float) -> tuple[int, float]:
+    """Return how many new arms race the best prompt in ``calls`` calls, and what the best prompt's part counts as.
+
+    The best prompt's answers of the first rung are known: they take no call, but the race counts them.
+    """
+    fresh = min(CROSSED_ARMS, int(calls) // CALLS_PER_ARM)
+    if fresh < 1:
+        return 0, 0.0
+    rungs = math.ceil(math.log2(fresh + 1))
+    return fresh, calls / (rungs * (fresh + 1) - 1)
 
 
 def region_counts(train: int, validation: int, calls: int) -> tuple[int, ...]:

@@ -73,12 +73,12 @@ def single_prompts(
 
 
 def crossed_prompts(
-    problem: Problem, ranked: Sequence[SinglePrompt], *, arms: int, max_demos: int, token_budget: int
+    problem: Problem, ranked: Sequence[SinglePrompt], *, arms: int, turn: int, max_demos: int, token_budget: int
 ) -> list[SinglePrompt]:
-    """Return the best single prompt so far and at most ``arms`` - 1 new ones made from the best parts.
+    """Return at most ``arms`` new single prompts made from the best parts.
 
     ``ranked`` are prompts from best to worst. The best two instructions meet the best three sets of demos; what is left
-    of ``arms`` is the best instruction with freshly drawn demos.
+    of ``arms`` is the best instruction with freshly drawn demos, other ones in each ``turn``.
     """
     candidates = list(dict.fromkeys(single.candidate for single in ranked))[:2]
     demo_sets = list(dict.fromkeys((single.demos, single.prompt.demos) for single in ranked if single.prompt.demos))[:3]
@@ -88,12 +88,10 @@ def crossed_prompts(
         for kind, demos in demo_sets
     ]
     if max_demos:
-        crossed += [
-            _single(problem, candidates[0], "random", 1000 + draw, max_demos, token_budget) for draw in range(arms)
-        ]
+        draws = range(1000 + 100 * turn, 1000 + 100 * turn + arms)
+        crossed += [_single(problem, candidates[0], "random", draw, max_demos, token_budget) for draw in draws]
     known = {single.prompt for single in ranked}
-    fresh = list({single.prompt: single for single in crossed if single.prompt not in known}.values())
-    return [ranked[0], *fresh[: arms - 1]]
+    return list({single.prompt: single for single in crossed if single.prompt not in known}.values())[:arms]
 
 
 def _single(

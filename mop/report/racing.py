@@ -21,7 +21,7 @@ from mop.views.view import number_of, plural
 #: The races of a search, in their order, and what raced.
 _RACES = (
     ("singles", "Single prompts", "The winner is the single prompt that answers wherever no expert is better."),
-    ("crossed", "The best parts together", "The best instructions met the best demos."),
+    ("crossed", "The best parts together", "The best instructions met the best demos and new ones, in one race or a few."),
     ("layouts", "Layouts", "Numbers of experts and ways to choose their demos, under the winning instruction."),
 )
 _MOST = 60
