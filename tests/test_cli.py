@@ -141,20 +141,6 @@ def test_an_estimate_in_money_names_the_price_and_calls_nobody(
     assert endpoint.served == served
 
 
-def test_an_estimate_says_which_part_of_the_budget_few_examples_leave_unused(
-    environment: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    few = write(environment / "few.jsonl", list(splits().train[:60]))
-    for budget, unused in (("5000", True), ("60", False)):
-        capsys.readouterr()
-        assert main(["estimate", str(few), "--model", "m", "--budget", budget, "--encoder", "tfidf"]) == 0
-        shown = capsys.readouterr().out
-        [whole] = re.findall(r"About ([\d,]+) calls", shown)
-        parts = [int(one.replace(",", "")) for one in re.findall(r"^ +(-?[\d,]+)  ", shown, re.MULTILINE)]
-        assert sum(parts) == int(whole.replace(",", ""))
-        assert ("find no use" in shown) == unused
-
-
 def test_a_validation_file_is_validation_and_all_else_is_training(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
