@@ -22,7 +22,7 @@ from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.splitting import sizes_of
 from benchmarks.tasks import CODE, choose_tasks, load_task
-from mop.cluster.crew import open_client
+from mop.cluster.connection import open_client
 from mop.errors import BudgetExceeded, ModelUnavailable, MopError, SettingsError
 from mop.metrics import JUDGED
 from mop.search.ablations import Ablations

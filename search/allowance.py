@@ -239,7 +239,9 @@ class Allowance:
             return 1.0
         # What scoring takes is part of what a trial takes.
         expected = cap.answers.of(*self._trials.sizes) + self._trials.done * cap.score
-        return (self._spent(cap, "execute") + self._spent(cap, "judge")) / expected
+        taken = self._spent(cap, "execute") + self._spent(cap, "judge")
+        # A ledger of an older version may have replies that count nothing; trials that cost nothing can't be planned.
+        return taken / expected if taken else 1.0
 
     def _spent(self, cap: Cap, role: Role | None = None) -> float:
         """Return what this run's own calls took of a cap, those of all roles or of one."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from fake_endpoint import FakeEndpoint, Fault
@@ -12,8 +13,14 @@ from simulated import nearest_demo_answer, splits
 from mop.artifact import to_bytes
 from mop.errors import MopError
 from mop.estimate import estimate
+from mop.examples import Example
+from mop.lm.budget import Budget, Spend
+from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.optimization import Run, aoptimize
+from mop.prompts import Prompt
+from mop.search.allowance import Allowance
+from mop.search.trials import Trials
 from mop.settings import Settings, make_settings
 
 
@@ -82,6 +89,16 @@ async def test_an_endpoint_that_counts_other_tokens_than_estimated_gets_another_
         used = Run()
         await aoptimize(splits(), settings(server, "80k tokens"), ledger=Ledger.in_memory(), used=used)
     assert 0.6 * 80_000 <= used.spend.tokens <= 80_000
+
+
+def test_replies_that_count_no_tokens_leave_trials_what_they_were_estimated_to_take() -> None:
+    prompt, example = Prompt("Name it."), Example("my card is late", ("card_late",))
+    trials = SimpleNamespace(calls_each=1, done=9, sizes=(90, 9), size=lambda _: (10, 1))
+    silent = SimpleNamespace(spent=Spend(9, by_role={"execute": Spend(9)}))
+    allowance = Allowance(
+        100, budget=Budget(tokens=1100), trials=cast(Trials, trials), clients=[cast(ModelClient, silent)]
+    )
+    assert allowance.cost([(prompt, example)] * 10) == pytest.approx(10)
 
 
 async def test_a_run_under_a_cap_on_tokens_that_is_stopped_goes_on_to_the_same_mixture(

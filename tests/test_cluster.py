@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_endpoint import FakeEndpoint, Fault, fingerprint
+from cluster import KEY, chats, spend
+from fake_endpoint import FakeEndpoint, Fault
 from postgres import PASSWORD, QUOTED, Postgres, wait_until
 from simulated import nearest_demo_answer, splits
 from worker import questions
 
 from mop.artifact import to_bytes
+from mop.cluster import connection, worker
 from mop.cluster import crew as crew_module
-from mop.cluster import worker
-from mop.cluster.crew import Crew, open_client
+from mop.cluster.connection import open_client
+from mop.cluster.crew import Crew
 from mop.cluster.site import Post, Site
 from mop.errors import BudgetExceeded, ClusterError, LedgerError, ModelError, MopError, SettingsError, WeightsError
-from mop.lm.budget import Budget
-from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.lm.prices import Prices
 from mop.lm.shared_budget import SharedBudget
@@ -35,7 +35,6 @@ from mop.optimization import Run, aoptimize
 from mop.settings import make_settings
 from mop.sync import run
 
-KEY = "sk-of-the-workers"
 CONCURRENCY = 4
 
 
@@ -68,10 +67,6 @@ def learn(server: FakeEndpoint, ledger: str | Path, **options: Any) -> tuple[Mix
     return mixture, used
 
 
-def chats(server: FakeEndpoint) -> Counter[str]:
-    return Counter(fingerprint(body) for body in server.bodies if "messages" in body)
-
-
 def keys(server: FakeEndpoint) -> set[str]:
     asked = zip(server.bodies, server.headers, strict=True)
     return {headers["authorization"].removeprefix("Bearer ") for body, headers in asked if "messages" in body}
@@ -100,30 +95,6 @@ def test_two_workers_learn_what_one_process_learns_and_make_every_call_once(
     assert to_bytes(mixture) == content
     assert postgres.execute("SELECT count(*) FROM leases", url.rpartition("/")[2]) == [(0,)]
     assert postgres.execute("SELECT count(*) FROM workers", url.rpartition("/")[2]) == [(0,)]
-
-
-async def spend(
-    scheduler: str | None, url: str, server: FakeEndpoint, count: int = 20, **caps: Any
-) -> tuple[set[int], MopError | None, int]:
-    """Ask questions under caps; return which were answered, what ended it, and the calls that were counted."""
-    ledger = Ledger(url)
-    budget = SharedBudget(ledger, "the run", **caps) if scheduler else Budget(**caps)
-    crew = await asyncio.to_thread(Crew, scheduler, ledger, budget, 8) if scheduler else None
-    there = crew.at("fake", server.base_url) if crew else None
-    client = ModelClient("fake", base_url=server.base_url, ledger=ledger, budget=budget, run="the run", elsewhere=there)
-    answered, ended = set[int](), None
-    try:
-        if crew is not None:
-            await asyncio.to_thread(crew.check)
-        await client.complete_many(questions(count), lambda place, _: answered.add(place))
-    except MopError as error:
-        ended = error
-    finally:
-        await client.aclose()
-        if crew is not None:
-            await asyncio.to_thread(crew.close)
-        ledger.close()
-    return answered, ended, budget.spent.calls
 
 
 @pytest.mark.parametrize("caps", [{"calls": 11}, {"tokens": 300}])
@@ -178,7 +149,8 @@ def test_ctrl_c_finishes_what_all_workers_have_on_the_wire_and_the_next_run_pays
 def site_of(book: Ledger, **other: Any) -> Site:
     book.database.run(book.worker.renew, write=True)
     where = {"ledger": book.database.url, "driver": book.worker.owner, "run": "the run", "concurrency": 1}
-    rest = {"token": "a", "version": version("mop"), "caps": (5, None, None), "prices": Prices(), "keyed": False}
+    where["token"] = book.worker.owner
+    rest = {"version": version("mop"), "caps": (5, None, None), "prices": Prices(), "keyed": False}
     return Site(**{**where, **rest, **other})
 
 
@@ -205,11 +177,45 @@ async def test_a_worker_that_cannot_do_the_work_says_why_before_anything_is_aske
     try:
         found = await worker.check(site_of(ledger, **other), [post])
     finally:
-        await worker.leave("a")
+        await worker.leave(ledger.worker.owner)
         ledger.close()
     assert (found is None) if kind is None else isinstance(found, kind)
     assert said in str(found)
     assert PASSWORD not in str(found)
+
+
+def test_a_worker_that_joins_late_is_held_to_the_same_and_pays_for_nothing(postgres: Postgres) -> None:
+    ledger = Ledger(postgres.url())
+    try:
+        with FakeEndpoint() as server:
+            post = Post("fake", server.base_url)
+            with pytest.raises(SettingsError, match="MOP_API_KEY"):
+                worker.answer(site_of(ledger, keyed=True), post, questions(1))
+            with pytest.raises(LedgerError, match="same database"):
+                worker.answer(site_of(ledger, ledger=postgres.url(), token="b"), post, questions(1))
+            run(worker.leave(ledger.worker.owner))
+            assert worker.answer(site_of(ledger), post, questions(1)) is None
+            assert not server.served
+    finally:
+        ledger.close()
+
+
+def test_a_worker_that_is_stopped_is_named_at_the_start_and_not_waited_for_at_the_end(
+    scheduler: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SIGN_OF_LIFE_SECONDS", 0.5)
+    monkeypatch.setattr(crew_module, "LEAVE_SECONDS", 0.5)
+    ledger = Ledger(postgres.url())
+    crew = Crew(scheduler, ledger, SharedBudget(ledger, "the run"), 1)
+    address, process = min(crew._connection.on_all(os.getpid, seconds=60).items())
+    os.kill(process, signal.SIGSTOP)
+    try:
+        with pytest.raises(ClusterError, match=f"Workers don't answer: .*{address}"):
+            crew.check()
+        crew.close()
+    finally:
+        os.kill(process, signal.SIGCONT)
+        ledger.close()
 
 
 def test_workers_of_another_version_are_refused_before_anything_is_asked(
@@ -248,10 +254,15 @@ def test_what_cannot_be_spread_is_refused_and_the_message_says_what_to_do(
             learn(server, tmp_path / "ledger", backend="dask")
         with pytest.raises(SettingsError, match="--backend dask"):
             learn(server, tmp_path / "ledger", scheduler=scheduler)
-        monkeypatch.setattr(crew_module, "CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.5)
         with pytest.raises(SettingsError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
             learn(server, postgres.url(), backend="dask", scheduler="tcp://127.0.0.1:9")
-        monkeypatch.setitem(__import__("sys").modules, "dask.distributed", None)
+        with monkeypatch.context() as patch:
+            patch.delitem(sys.modules, "mop.cluster.backend", raising=False)
+            patch.setitem(sys.modules, "joblib._dask", None)
+            with pytest.raises(SettingsError, match=r"joblib [0-9.]+ has no backend for Dask"):
+                learn(server, postgres.url(), backend="dask", scheduler=scheduler)
+        monkeypatch.setitem(sys.modules, "dask.distributed", None)
         with pytest.raises(SettingsError, match=r"install mop\[distributed\]"):
             learn(server, postgres.url(), backend="dask", scheduler=scheduler)
         assert not server.served
@@ -273,26 +284,6 @@ def test_a_task_that_dask_gives_up_is_an_error_and_not_a_wait_for_ever(scheduler
         tasks = [delayed(str)(Unreadable()), delayed(str)("x")]
         with pytest.raises(Exception, match="deserialization"):
             list(Parallel(n_jobs=-1, batch_size=1, return_as="generator_unordered")(tasks))
-
-
-async def test_a_cluster_whose_workers_are_gone_ends_the_wait(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dask.distributed import LocalCluster
-
-    monkeypatch.setattr(crew_module, "OUTAGE_SECONDS", 0.3)
-    monkeypatch.setattr(crew_module, "LOOK_AT_CLUSTER", 0.1)
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
-        FakeEndpoint(faults=lambda *_: Fault(delay=2)) as server,
-    ):
-        asked = asyncio.create_task(spend(cluster.scheduler_address, postgres.url(), server, calls=20))
-        while not server.served:
-            await asyncio.sleep(0.02)
-        cluster.scale(0)
-        _, ended, _ = await asked
-    assert isinstance(ended, ClusterError)
-    assert "run the same command again" in str(ended)
 
 
 def test_a_worker_that_is_killed_in_the_middle_changes_nothing_and_costs_what_it_had_on_the_wire(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simulated import splits
 
+from mop.cli import main
 from mop.errors import BudgetExceeded, UnknownPrice
 from mop.estimate import affordable_trials, call_tokens, estimate, question_tokens
 from mop.examples import Splits
@@ -159,3 +164,17 @@ def test_a_cap_on_tokens_or_money_leaves_room_for_the_judge() -> None:
         assert judged.usd is not None
         used, most = (judged.usd, 0.05) if "USD" in cap else (judged.prompt_tokens + judged.completion_tokens, 200_000)
         assert 0.8 * most < used <= 1.02 * most
+
+
+def test_an_estimate_says_which_part_of_the_budget_few_examples_leave_unused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(f"{json.dumps({'input': one.input, 'output': one.output})}\n" for one in SPLITS.train[:60]))
+    for budget, unused in (("5000", True), ("60", False)):
+        assert main(["estimate", str(few), "--model", "m", "--budget", budget, "--encoder", "tfidf"]) == 0
+        shown = capsys.readouterr().out
+        [whole] = re.findall(r"About ([\d,]+) calls", shown)
+        parts = [int(one.replace(",", "")) for one in re.findall(r"^ +(-?[\d,]+)  ", shown, re.MULTILINE)]
+        assert sum(parts) == int(whole.replace(",", ""))
+        assert ("find no use" in shown) == unused

@@ -4,14 +4,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mop.errors import DataError, LedgerError
+from mop.errors import DataError, LedgerError, LedgerUnavailable
 from mop.lm.ledger import CHUNK, Ledger
 from mop.lm.request import Reply, Request, Usage
 
@@ -33,6 +35,16 @@ def test_a_recorded_reply_is_found_by_its_key_and_says_that_it_is_from_the_ledge
     ledger.put_many([(request, reply)])
     found = ledger.get_many([request.key, "0" * 64])
     assert found == {request.key: Reply("cold", Usage(10, 4, 2), "stop", request.key, True, 0.5)}
+
+
+def test_a_database_that_has_no_connection_free_for_long_is_an_outage_of_the_ledger(tmp_path, monkeypatch):
+    def wait_in_vain():
+        raise sa.exc.TimeoutError("QueuePool limit of size 5 overflow 10 reached")
+
+    with closing(Ledger(tmp_path / "run.sqlite")) as ledger:
+        monkeypatch.setattr(ledger.database._engine.pool, "connect", wait_in_vain)
+        with pytest.raises(LedgerUnavailable, match="QueuePool limit"), ledger.database.transaction(write=False):
+            pass
 
 
 def test_replies_survive_closing_and_opening_the_file(tmp_path):

@@ -30,7 +30,7 @@ from mop.prompts import Prompt
 from mop.serve.limits import Limits
 from mop.serve.process import Plan
 from mop.serve.worker import plan_of
-from mop.serve.workers import check_workers, share
+from mop.serve.workers import LONGEST_PAUSE, PAUSE, check_workers, pause_after, share
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,12 @@ def total(text: str, name: str) -> float:
 
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Children are read from /proc.")
+
+
+def test_a_worker_that_dies_again_and_again_is_replaced_for_ever_after_a_pause_that_is_bounded() -> None:
+    pauses = [pause_after(deaths) for deaths in range(2000)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (PAUSE, LONGEST_PAUSE)
 
 
 def test_whichever_worker_is_asked_tells_of_the_drift_that_any_of_them_has_seen(

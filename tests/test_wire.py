@@ -40,6 +40,7 @@ async def test_a_filtered_answer_is_still_a_reply(ledger):
         (None, Usage(5 + 5 + 1 + 5, 0, 1)),
         ({"prompt_tokens": 10**19, "completion_tokens": 2}, Usage(5 + 5 + 1 + 5, 0, 1)),
         ({"prompt_tokens": 9, "completion_tokens": -2}, Usage(5 + 5 + 1 + 5, 0, 1)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(5 + 5 + 1 + 5, 0, 1)),
         (
             {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10**19}},
             Usage(9, 0, 2),

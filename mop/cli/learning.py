@@ -284,6 +284,10 @@ def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) ->
     for calls, purpose in stages:
         if calls and settings.method == DEFAULT_METHOD:
             say(console, f"  {calls:>6,}  {purpose}")
+    unused = plan.calls - (estimated.calls - estimated.judge_calls)
+    if unused > 0 and settings.method == DEFAULT_METHOD:
+        # The stages' shares are those of the whole budget.
+        say(console, f"  {-unused:>6,}  that find no use: so few validation examples are soon seen")
     if estimated.judge_calls:
         say(console, f"  {estimated.judge_calls:>6,}  to {settings.judge or settings.model}, which scores the answers")
     say(

@@ -1,6 +1,6 @@
 """Crew: the workers of a Dask cluster, as the process that searches knows them. Knows nothing of what is asked.
 
-Dask and joblib load when there is a cluster to talk to.
+joblib's backend loads when there is a cluster to talk to.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from mop.cluster import worker
+from mop.cluster.connection import AGAIN, Connection
 from mop.cluster.jobs import cut
 from mop.cluster.shipment import Shipment
 from mop.cluster.site import Post, Site, has_key
@@ -28,30 +30,16 @@ if TYPE_CHECKING:
     from mop.lm.ledger import Ledger
     from mop.settings import Settings
 
-#: Seconds for the scheduler to answer, and for a worker to be there at the start.
-CONNECT_SECONDS = 10.0
-#: Seconds that the scheduler, or all workers, may be gone in the middle of a run.
+#: Seconds for a worker to be there at the start.
+MUSTER_SECONDS = 10.0
+#: Seconds in which each worker opens the ledger and looks for its model, stops what it does, and takes its leave once
+#: what it has on the wire has come back.
+CHECK_SECONDS, STOP_SECONDS, LEAVE_SECONDS = 180.0, 10.0, worker.DRAIN_SECONDS + 30.0
+#: Seconds that all workers may be gone, or the scheduler not answer, in the middle of a run. Where the connection to
+#: the scheduler is lost the run ends at once: Dask gives everything up then.
 OUTAGE_SECONDS = 60.0
 #: Seconds between two looks at the books, and at the cluster, while calls are underway.
 LOOK, LOOK_AT_CLUSTER = 0.5, 5.0
-_AGAIN = "What was answered is in the ledger; run the same command again to go on."
-
-
-def open_client(scheduler: str) -> Any:
-    """Return Dask's client of the cluster behind ``scheduler``.
-
-    Raises SettingsError if Dask isn't installed or no scheduler answers.
-    """
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise SettingsError("Dask isn't installed; install mop[distributed].") from error
-    try:
-        return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TypeError) as error:
-        raise SettingsError(
-            f"No Dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`, and workers."
-        ) from error
 
 
 def muster(settings: Settings, ledger: Ledger, budget: Caps, *, replay: bool = False) -> Crew:
@@ -83,11 +71,11 @@ class Crew:
             )
         self.budget = budget
         self.workers = 1
-        self._scheduler = scheduler
         self._ledger = ledger
         self._posts: dict[Post, Shipment] = {}
         self._interrupted = False
-        self._client = open_client(scheduler)
+        self._backend = load_backend()
+        self._connection = Connection(scheduler)
         self.site = Site(
             token=secrets.token_hex(8),
             version=version("mop"),
@@ -114,14 +102,15 @@ class Crew:
             LedgerError: A worker can't use the ledger, or finds another one under its address.
             WeightsError: A worker doesn't have a local model.
         """
-        try:
-            self._client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-        except TimeoutError as error:
-            raise ClusterError(
-                f"The Dask scheduler at {self._scheduler} has no workers; start some with "
-                f"`dask worker {self._scheduler}`."
-            ) from error
-        for name, found in self._versions().items():
+        scheduler = self._connection.scheduler
+        deadline = time.monotonic() + MUSTER_SECONDS
+        while not self._connection.workers():
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"The Dask scheduler at {scheduler} has no workers; start some with `dask worker {scheduler}`."
+                )
+            time.sleep(0.1)
+        for name, found in self._connection.versions("mop").items():
             missing = isinstance(found, PackageNotFoundError)
             if isinstance(found, Exception) and not missing:
                 raise ClusterError(f"The {name} doesn't answer ({found!r}); start it anew.")
@@ -132,12 +121,13 @@ class Crew:
                 )
         # Workers look for this row, so that none writes into another database.
         self._ledger.database.run(self._ledger.worker.renew, write=True)
-        for address, problem in self._on_all(worker.check, self.site, list(self._posts)).items():
+        checked = self._connection.on_all(worker.check, self.site, list(self._posts), seconds=CHECK_SECONDS)
+        for address, problem in checked.items():
             if isinstance(problem, MopError):
                 raise type(problem)(f"The worker {address} can't do the work: {problem}")
             if problem is not None:
                 raise ClusterError(f"The worker {address} can't do the work: {problem!r}.")
-        self.workers = len(self._client.nthreads())
+        self.workers = len(checked)
 
     async def answer(self, post: Post, requests: Sequence[Request], done: Callable[[Sequence[Reply]], None]) -> None:
         """Have the workers answer ``requests``; ``done`` gets the replies of each part as soon as they are there.
@@ -148,20 +138,21 @@ class Crew:
             MopError: What a worker raised.
             ClusterError: The cluster is gone, or gave the work up.
         """
-        from mop.cluster.backend import ClusterBackend
-
         gate, loop = current(), asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         enough = threading.Event()
-        backend = await asyncio.to_thread(ClusterBackend, self._client)
+        try:
+            backend = await asyncio.to_thread(self._backend, self._connection.client)
+        except Exception as error:  # whatever Dask says of a client that lost its scheduler since the last batch
+            raise self._told(error) from error
 
         def work() -> None:
             problem = None
             try:
                 for replies in self._replies(backend, post, requests, enough):
                     loop.call_soon_threadsafe(done, replies)
-            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for it
-                problem = _told(error)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for it
+                problem = self._told(error)
             loop.call_soon_threadsafe(_settle, over, problem)
 
         threading.Thread(target=work, name="mop-cluster", daemon=True).start()
@@ -172,7 +163,8 @@ class Crew:
             if gate is not None and gate.closed:
                 enough.set()
                 self._interrupted = True
-                await asyncio.to_thread(self._on_all, worker.stop, self.site.token)
+                with suppress(ClusterError):  # who can't be told now is told by the watch, or can do no more harm
+                    await asyncio.to_thread(self._tell_all, worker.stop, STOP_SECONDS)
                 await asyncio.wait({over, watch}, return_when=asyncio.FIRST_COMPLETED)
             (over if over.done() else watch).result()
         finally:
@@ -189,17 +181,17 @@ class Crew:
 
         They are waited for, unless the run was interrupted.
         """
-        with suppress(OSError, RuntimeError, ValueError):  # without the cluster there is nothing to give back to
-            if self._client.status == "running":
-                self._on_all(worker.leave, self.site.token, wait=not self._interrupted)
-        self._client.close()
+        with suppress(ClusterError):  # without the cluster there is nothing to give back to
+            if self._connection.is_open:
+                self._tell_all(worker.leave, LEAVE_SECONDS, wait=not self._interrupted)
+        self._connection.close()
 
     def _replies(
         self, backend: Any, post: Post, requests: Sequence[Request], enough: threading.Event
     ) -> Iterator[Sequence[Reply]]:
         from joblib import Parallel, delayed, parallel_config
 
-        self.workers = max(1, len(self._client.nthreads()))
+        self.workers = max(1, len(self._connection.workers()))
 
         def tasks() -> Iterator[Any]:
             for job in cut(requests, self.workers):
@@ -214,19 +206,6 @@ class Crew:
                 if replies is not None:
                     yield replies
 
-    def _versions(self) -> dict[str, Any]:
-        """Return which version of mop everybody has, or the error that says that there is none.
-
-        The function is the standard library's, because who has no mop couldn't read one of ours. The scheduler reads
-        tasks as well before it passes them on.
-        """
-        found = {f"worker {address}": one for address, one in self._on_all(version, "mop").items()}
-        try:
-            found["scheduler"] = self._client.run_on_scheduler(version, "mop")
-        except PackageNotFoundError as error:
-            found["scheduler"] = error
-        return found
-
     async def _watch(self) -> None:
         """Look at the books, for those who watch them, and at the cluster. Raises ClusterError if that is gone."""
         seen = looked = time.monotonic()
@@ -240,24 +219,40 @@ class Crew:
                     seen = time.monotonic()
                 elif now - seen > OUTAGE_SECONDS:
                     raise ClusterError(
-                        f"The Dask cluster at {self._scheduler} is gone, or has no workers any more. {_AGAIN}"
+                        f"The Dask cluster at {self._connection.scheduler} is gone, or has no workers any more. {AGAIN}"
                     )
 
     def _is_there(self) -> bool:
         try:
-            return self._client.status == "running" and bool(self._client.nthreads())
-        except (OSError, TimeoutError):
+            return self._connection.is_open and bool(self._connection.workers())
+        except ClusterError:
             return False
 
-    def _on_all(self, function: Callable[..., Any], *arguments: Any, wait: bool = True) -> dict[str, Any]:
-        """Return what ``function`` returned on each worker, or the error that it met there."""
-        return dict(self._client.run(function, *arguments, on_error="return", wait=wait) or {})
+    def _tell_all(self, function: Callable[[str], Any], seconds: float, *, wait: bool = True) -> None:
+        self._connection.on_all(function, self.site.token, seconds=seconds, wait=wait)
+
+    def _told(self, error: BaseException) -> MopError:
+        if isinstance(error, MopError):
+            return error
+        if isinstance(error, CancelledError):
+            where = self._connection.scheduler
+            return ClusterError(f"The Dask scheduler at {where} was lost: it has stopped, or was started anew. {AGAIN}")
+        return ClusterError(f"The workers of the Dask cluster gave a part of the search up: {error!r}. {AGAIN}")
 
 
-def _told(error: Exception) -> MopError:
-    if isinstance(error, MopError):
-        return error
-    return ClusterError(f"The workers of the Dask cluster gave a part of the search up: {error!r}. {_AGAIN}")
+def load_backend() -> Callable[[Any], Any]:
+    """Return joblib's backend for Dask, as it is used here.
+
+    Raises SettingsError if Dask isn't installed, or with a joblib whose backend is another one.
+    """
+    try:
+        from mop.cluster.backend import ClusterBackend
+    except ImportError as error:
+        raise SettingsError(
+            f"joblib {version('joblib')} has no backend for Dask that is known here ({error}); install "
+            "mop[distributed] with the versions that constraints.txt names."
+        ) from error
+    return ClusterBackend
 
 
 def _settle(over: asyncio.Future[None], problem: MopError | None) -> None:

@@ -30,16 +30,22 @@ IDLE = 120.0
 #: Seconds that calls on the wire have to finish when a run leaves.
 DRAIN_SECONDS = 60.0
 
+#: Runs that have ended here and are remembered, so that a job of theirs which comes late isn't begun.
+REMEMBERED = 1000
+
 _lock = threading.Lock()
 _sessions: dict[str, _Session] = {}
+_ended: dict[str, None] = {}
 
 
 def answer(site: Site, post: Post, requests: Sequence[Request]) -> list[Reply] | None:
-    """Return the replies to ``requests``, recorded in the run's ledger; None if the run was interrupted meanwhile.
+    """Return the replies to ``requests``, recorded in the run's ledger; None if the run has ended meanwhile.
 
-    Raises as `mop.lm.client.ModelClient.complete_many` does, and SettingsError if this worker has another version.
+    Raises as `mop.lm.client.ModelClient.complete_many` does, and as `check` returns errors: this worker may be new.
     """
     session = _enter(site)
+    if session is None:
+        return None
     try:
         return run(session.answer(post, requests))
     finally:
@@ -57,18 +63,12 @@ async def check(site: Site, posts: Sequence[Post]) -> MopError | None:
 
 async def stop(token: str) -> None:
     """Start no more calls for a run; those on the wire finish and are recorded."""
-    with _lock:
-        session = _sessions.get(token)
-    if session is not None:
-        await asyncio.to_thread(run, session.stop())
+    await asyncio.to_thread(_stop, token)
 
 
 async def leave(token: str) -> None:
     """Stop a run, and give its connections back once the calls on the wire have finished."""
-    with _lock:
-        session = _sessions.pop(token, None)
-    if session is not None:
-        await asyncio.to_thread(session.close)
+    await asyncio.to_thread(_leave, token)
 
 
 class _Session:
@@ -82,6 +82,7 @@ class _Session:
         self.ledger = Ledger(site.ledger)
         try:
             calls, tokens, usd = site.caps
+            self._check_ledger()
             self.budget = SharedBudget(self.ledger, site.run, calls, tokens, usd, site.prices)
         except BaseException:
             self.ledger.close()
@@ -91,8 +92,13 @@ class _Session:
         self._answering: set[asyncio.Task[list[Reply]]] = set()
 
     def client(self, post: Post) -> ModelClient:
-        """Return the client of a model. Raises as `mop.connect.connect` does."""
+        """Return the client of a model. Raises as `mop.connect.connect` does, and SettingsError without an API key."""
         if post not in self._clients:
+            if post.base_url is not None and self.site.keyed and not has_key():
+                raise SettingsError(
+                    "There is no API key in the worker's environment, and keys are not sent to workers. Set "
+                    "MOP_API_KEY or OPENAI_API_KEY where the worker is started."
+                )
             self._clients[post] = connect(
                 post.model,
                 ledger=self.ledger,
@@ -137,6 +143,14 @@ class _Session:
         run(self._wind_up())
         self.ledger.close()
 
+    def _check_ledger(self) -> None:
+        known = sa.select(WORKERS.c.owner).where(WORKERS.c.owner == self.site.driver)
+        if self.ledger.database.run(lambda connection: connection.scalar(known), write=False) is None:
+            raise LedgerError(
+                f"The worker finds another ledger at {self.ledger.name} than the search has; give an address that "
+                "means the same database on all machines."
+            )
+
     async def _drained(self) -> None:
         await self._gate.shut()
         await self._gate.empty()
@@ -149,11 +163,36 @@ class _Session:
             await client.aclose()
 
 
-def _enter(site: Site) -> _Session:
-    """Return the session of a run, with one job more."""
+def _stop(token: str) -> None:
+    with _lock:
+        _remember(token)
+        session = _sessions.get(token)
+    if session is not None:
+        run(session.stop())
+
+
+def _leave(token: str) -> None:
+    with _lock:
+        _remember(token)
+        session = _sessions.pop(token, None)
+    if session is not None:
+        session.close()
+
+
+def _remember(token: str) -> None:
+    """Note that a run has ended; the lock is held. Jobs that wait in Dask's queue are given to this worker even so."""
+    _ended[token] = None
+    while len(_ended) > REMEMBERED:
+        del _ended[next(iter(_ended))]
+
+
+def _enter(site: Site) -> _Session | None:
+    """Return the session of a run, with one job more; None if the run has ended here."""
     if (here := version("mop")) != site.version:
         raise SettingsError(f"A worker has mop {here}, the search {site.version}; install the same version everywhere.")
     with _lock:
+        if site.token in _ended:
+            return None
         session = _sessions.get(site.token)
         if session is None:
             session = _sessions[site.token] = _Session(site)
@@ -182,19 +221,10 @@ def _expire(session: _Session) -> None:
 
 def _check(site: Site, posts: Sequence[Post]) -> None:
     session = _enter(site)
+    if session is None:
+        return
     try:
-        known = sa.select(WORKERS.c.owner).where(WORKERS.c.owner == site.driver)
-        if session.ledger.database.run(lambda connection: connection.scalar(known), write=False) is None:
-            raise LedgerError(
-                f"It finds another ledger at {session.ledger.name} than the search has; give an address that means the "
-                "same database on all machines."
-            )
         for post in posts:
             session.client(post)
-            if post.base_url is not None and site.keyed and not has_key():
-                raise SettingsError(
-                    "It has no API key: keys are not sent to workers. Set MOP_API_KEY or OPENAI_API_KEY in the "
-                    "environment in which the worker is started."
-                )
     finally:
         _exit(session)

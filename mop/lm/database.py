@@ -161,6 +161,8 @@ class Database:
             for secret in self._secrets:
                 said = said.replace(secret, "***")
             raise (LedgerUnavailable if gone else LedgerError)(explain(said, self.name)) from error
+        except sa.exc.TimeoutError as error:  # all connections of this process wait for a server that doesn't answer
+            raise LedgerUnavailable(explain(" ".join(str(error).split()), self.name)) from error
 
     def run(self, work: Callable[[sa.Connection], Result], *, write: bool) -> Result:
         """Return what ``work`` returns in a transaction; while a server is gone, try again for `OUTAGE_SECONDS`.

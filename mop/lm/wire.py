@@ -130,7 +130,8 @@ def _usage(answer: dict[str, Any], request: Request, text: str) -> Usage:
     """Return the usage as reported, or estimated from the texts for a server that reports none that can be."""
     match answer.get("usage"):
         case {"prompt_tokens": int(prompt), "completion_tokens": int(completion), **more} if (
-            0 <= prompt <= MOST_TOKENS and 0 <= completion <= MOST_TOKENS
+            # No prompt has no tokens: a server that says so counts none, and a cap on tokens would hold nothing.
+            0 < prompt <= MOST_TOKENS and 0 <= completion <= MOST_TOKENS
         ):
             details = more.get("prompt_tokens_details") or answer.get("timings") or {}
             # llama.cpp before it had prompt_tokens_details says cache_n among its timings.

@@ -2,7 +2,8 @@
 
 Files are looked at, not subscribed to: that works on every file system. A change is taken up once the file has stayed
 as it is from one look to the next, so that a copy in the making isn't read; what a URL gives is whole and needs no
-second look. Requests under way end with what they began with.
+second look. One whose encoder cannot be reached is tried again at every look until it can. Requests under way end with
+what they began with.
 
 Each file has a watch of its own: neither a slow URL nor the warming of a new mixture may delay the end of a key.
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from enum import Enum, auto
 from pathlib import Path
 
-from mop.errors import MopError, SettingsError
+from mop.errors import ModelUnavailable, MopError, SettingsError
 from mop.remote import Remote
 from mop.serve.gateway import Gateway
 from mop.serve.keys import read_keys
@@ -25,6 +27,14 @@ _log = logging.getLogger("mop.serve")
 
 #: What tells that a file has changed; None if it is gone.
 Stamp = tuple[int, int, int] | None
+
+
+class _Taken(Enum):
+    """What became of a change: it answers now, it cannot be used, or what it needs is out of reach at present."""
+
+    UP = auto()
+    REFUSED = auto()
+    LATER = auto()
 
 
 class _File:
@@ -85,10 +95,12 @@ class Watch:
                     group.create_task(self._watch_remote(gateway, source, remote))
 
     async def _watch_file(self, gateway: Gateway, source: Source, file: _File) -> None:
+        taken = _Taken.UP
         while True:
             await asyncio.sleep(self._seconds)
-            if file.changed():
-                await self._take_up(gateway, source)
+            changed = file.changed()
+            if changed or taken is _Taken.LATER:
+                taken = await self._take_up(gateway, source, again=not changed)
 
     async def _watch_keys(self, gateway: Gateway, file: _File) -> None:
         while True:
@@ -97,7 +109,8 @@ class Watch:
                 _take_up_keys(gateway, file.path)
 
     async def _watch_remote(self, gateway: Gateway, source: Source, remote: Remote) -> None:
-        reached = usable = True
+        reached, taken = True, _Taken.UP
+        waiting: bytes | None = None
         while True:
             await asyncio.sleep(self._remote_seconds)
             try:
@@ -107,16 +120,24 @@ class Watch:
                     self._refuse(gateway, source, error)
                 reached = False
                 continue
-            if content is not None:
-                usable = await self._take_up(gateway, source, content)
-            elif usable and not reached:  # what answers is the newest after all
+            waiting = waiting if content is None else content
+            if waiting is not None:
+                taken = await self._take_up(gateway, source, waiting, again=content is None)
+                waiting = waiting if taken is _Taken.LATER else None
+            elif taken is _Taken.UP and not reached:  # what answers is the newest after all
                 _fresh(gateway, source)
             reached = True
 
-    async def _take_up(self, gateway: Gateway, source: Source, content: bytes | None = None) -> bool:
-        """Answer with what has changed; return whether it could be used."""
+    async def _take_up(
+        self, gateway: Gateway, source: Source, content: bytes | None = None, *, again: bool = False
+    ) -> _Taken:
+        """Answer with what has changed; ``again`` says that it has been tried before."""
         try:
             served = await asyncio.to_thread(self._loader.load, source, content)
+        except ModelUnavailable as error:
+            if not again:  # said once, not at each look
+                self._refuse(gateway, source, error)
+            return _Taken.LATER
         except MopError as error:
             self._refuse(gateway, source, error)
         except Exception as error:  # noqa: BLE001
@@ -130,8 +151,8 @@ class Watch:
             _log.info("%s has changed: version %s answers now.", source.path, served.version)
             if self._rewarm and served.upstream.local:
                 await warm(served)
-            return True
-        return False
+            return _Taken.UP
+        return _Taken.REFUSED
 
     def _refuse(self, gateway: Gateway, source: Source, error: Exception) -> None:
         gateway.registry.stale[source.name] = type(error).__name__

@@ -37,6 +37,16 @@ _LINE = 1 << 20
 _log = logging.getLogger("mop.serve")
 
 
+def pause_after(deaths: int) -> float:
+    """Return the seconds before a dead worker is replaced, if ``deaths`` before it didn't live long either.
+
+    >>> [pause_after(deaths) for deaths in (0, 1, 2, 10_000)]
+    [0.5, 1.0, 2.0, 30.0]
+    """
+    # Bounded before the power is taken: a float holds no 2 ** 1024, and a worker may go on dying for days.
+    return min(LONGEST_PAUSE, PAUSE * 2.0 ** min(deaths, 10))
+
+
 class WorkerFailed(MopError):
     """A worker could not start; the message and the exit status are those of its error."""
 
@@ -149,7 +159,7 @@ class _Fleet:
         """Have a worker of this number run until the server is stopped."""
         from prometheus_client.multiprocess import mark_process_dead
 
-        loop, pause, deaths = asyncio.get_running_loop(), PAUSE, 0
+        loop, deaths = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             began = loop.time()
             worker = await self._start(number)
@@ -163,7 +173,7 @@ class _Fleet:
                     f"A worker ended with status {worker.process.returncode} before it could serve."
                 )
             sound = loop.time() - began >= LONGEST_PAUSE
-            deaths, pause = (1, PAUSE) if sound else (deaths + 1, min(LONGEST_PAUSE, PAUSE * 2**deaths))
+            deaths, pause = (1, PAUSE) if sound else (deaths + 1, pause_after(deaths))
             why = f": {worker.failure}" if worker.failure else f" (status {worker.process.returncode})"
             if deaths >= MOST_DEATHS and not any(one.ready for one in self._workers.values()):
                 raise worker.failure or WorkerFailed(f"No worker stays alive{why}; the log says more.")
