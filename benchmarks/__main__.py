@@ -22,7 +22,7 @@ from benchmarks.cells import Place
 from benchmarks.grid import Workers, describe, plan_cells, run_grid
 from benchmarks.plotting import FORMATS
 from benchmarks.quoting import quote_in
-from benchmarks.report import KINDS, report, table
+from benchmarks.report import KINDS, PAIRED, report, table
 from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.tasks import task_ids
@@ -106,11 +106,13 @@ def run_command(given: argparse.Namespace) -> int:
 
 
 def report_command(given: argparse.Namespace) -> int:
+    if given.of is not None and given.table not in PAIRED:
+        raise DataError(f"--of chooses pairs of methods; give --table {' or --table '.join(PAIRED)} with it.")
     path = Path(given.results)
     records, failed = Results(path).read(), Results(path).failed()
     if not records and not failed:
         raise DataError(f"There are no results in {path}; run `python -m benchmarks run` first.")
-    text = table(records.values(), given.table, failed) if given.table else report(records.values(), failed)
+    text = table(records.values(), given.table, failed, given.of) if given.table else report(records.values(), failed)
     if given.out is None:
         sys.stdout.write(text)
         return 0
@@ -138,7 +140,7 @@ def quote_command(given: argparse.Namespace) -> int:
         records, failed = results.read(), results.failed()
         if not records and not failed:
             raise DataError(f"There are no results in {asked.results}.")
-        return table(records.values(), asked.table, failed)
+        return table(records.values(), asked.table, failed, asked.of)
 
     changed = [path for path in given.files if quote_in(Path(path), made_by, write=not given.check)]
     for path in changed:
@@ -259,6 +261,9 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("results")
     tables.add_argument("--out", help="folder for report.md and pictures; without it the tables go to standard output")
     tables.add_argument("--table", choices=KINDS, help="one kind of table alone")
+    tables.add_argument(
+        "--of", metavar="METHOD", help="with --table pairs or bootstrap: this method against the others"
+    )
     tables.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the pictures [svg]")
     quotes = commands.add_parser("tables", help="bring the tables that texts quote up to date, with their commands")
     quotes.set_defaults(command=quote_command)

@@ -5,6 +5,7 @@ Seconds are in the result file but not here: they are those of one machine on on
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,8 @@ from mop.stats import bootstrap_interval, proportion_interval
 OWN = (*PARTICULAR, *CHOICES, "routing")
 #: Kinds of tables.
 KINDS = ("scores", "failed", "pairs", "bootstrap", "methods", "routing")
+#: Those of them that compare methods two by two.
+PAIRED = ("pairs", "bootstrap")
 Record = dict[str, Any]
 #: Scores of one condition: task → method → seed → line of results.
 Scores = dict[str, dict[str, dict[int, Record]]]
@@ -106,12 +109,18 @@ def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:
     return "\n".join(["# Results of the grid\n", EXPLANATION, *sections])
 
 
-def table(records: Iterable[Record], kind: str, failed: Iterable[Record] = ()) -> str:
-    """Return one kind of table (`KINDS`) alone, for other texts to quote; with its condition if there are several."""
-    conditions = by_condition([*records, *failed])
+def table(records: Iterable[Record], kind: str, failed: Iterable[Record] = (), of: str | None = None) -> str:
+    """Return one kind of table (`KINDS`) alone, for other texts to quote; with its condition if there are several.
+
+    ``of`` names the one method whose pairs are shown, against all others; DataError if it has no results.
+    """
+    every = [*records, *failed]
+    if of is not None and of not in (known := sorted({label(record) for record in every})):
+        raise DataError(f"There are no results of the method {of}; there are some of {', '.join(known)}.")
+    conditions = by_condition(every)
     parts = []
     for name in sorted(conditions):
-        made = _tables(Section.of(conditions[name])).get(kind)
+        made = _tables(Section.of(conditions[name]), of).get(kind)
         if made is not None:
             parts.append(f"{name}:\n\n{made}" if len(conditions) > 1 else made)
     return "\n".join(parts)
@@ -152,15 +161,16 @@ def _section(records: Sequence[Record]) -> Section:
     return Section(scores, failed, tuple(methods))
 
 
-def _tables(section: Section) -> dict[str, str]:
-    """Return the tables of a section that have something to show."""
+def _tables(section: Section, of: str | None = None) -> dict[str, str]:
+    """Return the tables of a section that have something to show; those of pairs for one method if ``of`` names it."""
     scores, failed, methods = section.scores, section.failed, section.methods
+    pairs = _pairs(methods, of)
     found = {"scores": _score_table(scores, failed, methods)}
     if failed:
         found["failed"] = _failure_table(failed)
     if len(methods) > 1:
-        found["pairs"] = _pair_table(scores, len({*scores, *failed}), methods)
-        if drawn := _bootstrap_rows(scores, methods):
+        found["pairs"] = _pair_table(scores, len({*scores, *failed}), pairs)
+        if drawn := _bootstrap_rows(scores, pairs):
             head = ["method", "against", "tasks", "win rate", "95 % over tasks", "mean difference", "95 % over tasks"]
             found["bootstrap"] = _table(head, drawn)
     found["methods"] = _method_table(scores, methods)
@@ -242,15 +252,21 @@ def _failure_table(failed: Scores) -> str:
     return _table(["task", "method", "seed", "error", "message"], rows)
 
 
-def _pair_table(scores: Scores, tasks: int, methods: Sequence[str]) -> str:
+def _pairs(methods: Sequence[str], of: str | None) -> list[tuple[str, str]]:
+    """Return the methods two by two: each against those after it, or ``of`` against all others."""
+    if of is None:
+        return list(itertools.combinations(methods, 2))
+    return [(of, other) for other in methods if other != of and of in methods]
+
+
+def _pair_table(scores: Scores, tasks: int, pairs: Sequence[tuple[str, str]]) -> str:
     rows = []
-    for place, first in enumerate(methods):
-        for second in methods[place + 1 :]:
-            pair = compare(scores, first, second)
-            if pair is not None:
-                rows.append([*_pair_row(first, second, pair), str(tasks - pair.tasks)])
-            else:
-                rows.append([first, second, "0", *["—"] * 8, str(tasks)])
+    for first, second in pairs:
+        pair = compare(scores, first, second)
+        if pair is not None:
+            rows.append([*_pair_row(first, second, pair), str(tasks - pair.tasks)])
+        else:
+            rows.append([first, second, "0", *["—"] * 8, str(tasks)])
     head = ["method", "against", "tasks", "wins", "ties", "losses", "win rate", "95 %", "mean difference", "sure wins"]
     return _table([*head, "sure losses", "left out"], rows)
 
@@ -270,22 +286,21 @@ def _pair_row(first: str, second: str, pair: Pair) -> list[str]:
     ]
 
 
-def _bootstrap_rows(scores: Scores, methods: Sequence[str]) -> list[list[str]]:
+def _bootstrap_rows(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
     """Return the pairs that share two tasks or more, with intervals over tasks that are drawn anew."""
     rows = []
-    for place, first in enumerate(methods):
-        for second in methods[place + 1 :]:
-            pair = compare(scores, first, second)
-            if pair is None or pair.tasks < 2:
-                continue
-            rate, difference = bootstrap_interval(pair.outcomes), bootstrap_interval(pair.differences)
-            rows.append(
-                [
-                    *(first, second, str(pair.tasks), f"{100 * pair.win_rate:.0f} %"),
-                    f"[{100 * rate.low:.0f}, {100 * rate.high:.0f}]",
-                    *(f"{pair.difference:+.3f}", f"[{difference.low:+.3f}, {difference.high:+.3f}]"),
-                ]
-            )
+    for first, second in pairs:
+        pair = compare(scores, first, second)
+        if pair is None or pair.tasks < 2:
+            continue
+        rate, difference = bootstrap_interval(pair.outcomes), bootstrap_interval(pair.differences)
+        rows.append(
+            [
+                *(first, second, str(pair.tasks), f"{100 * pair.win_rate:.0f} %"),
+                f"[{100 * rate.low:.0f}, {100 * rate.high:.0f}]",
+                *(f"{pair.difference:+.3f}", f"[{difference.low:+.3f}, {difference.high:+.3f}]"),
+            ]
+        )
     return rows
 
 

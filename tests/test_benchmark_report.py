@@ -309,3 +309,15 @@ def test_other_conditions_have_tables_of_their_own_and_other_numbers_of_experts_
     )
     assert text.count("\n## ") == 2
     assert "mop-paper | mop-paper (experts=4) |" in text
+
+
+def test_the_pairs_of_one_method_are_shown_from_its_side() -> None:
+    rows = [record("a", method, 0, right) for method, right in (("ape", 5), ("mop", 15), ("zero-shot", 10))]
+    lines = table_of(rows, "pairs", of="ape").splitlines()[2:]
+    assert [line.split(" | ")[:2] for line in lines] == [["| ape", "mop"], ["| ape", "zero-shot"]]
+    assert all("| 1 | 0 | 0 | 1 | 0 % |" in line for line in lines), "lost against both"
+
+
+def test_pairs_of_a_method_without_results_are_refused_with_those_that_have_some() -> None:
+    with pytest.raises(DataError, match="method moop; there are some of ape, mop"):
+        table_of([record("a", "mop", 0, 15), record("a", "ape", 0, 5)], "pairs", of="moop")
