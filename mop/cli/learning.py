@@ -88,8 +88,8 @@ def estimate(
 ) -> None:
     """Say what `mop optimize` would take with the same options: calls, tokens and money. No model is called.
 
-    Of 50 real searches of a local model, at 200 calls, four in five took 82 to 109 % of the estimated tokens and 98 to
-    100 % of the calls; searches that end early take fewer, down to half of the tokens (benchmarks/estimates.py).
+    Of 80 real searches of a local model, at 200 calls, four in five took 75 to 109 % of the estimated tokens and 94 to
+    100 % of the calls; searches that end early take fewer, down to a third of both (benchmarks/estimates.py).
 
     Args:
         data: Examples, as for optimize.
