@@ -188,6 +188,22 @@ def test_copies_first_persons_and_bare_words_are_no_identities() -> None:
     assert text_problem(f'{own}You are often asked "where do I start" and {asked}', asked, shown) is None
 
 
+@pytest.mark.parametrize(
+    ("sentence", "speaks"),
+    [
+        ("You teach the causes of World War I to pupils.", False),
+        ("You treat type I diabetes, and you plan phase I trials with care.", False),
+        ("You write about Elizabeth I and her court, and of Charles I.", False),
+        ("When I answer, you listen to what I say.", True),
+        ("You know Elizabeth, and I know her court.", True),
+        ("You are in London, where in Part I've a chapter of it.", True),
+    ],
+)
+def test_a_numeral_is_not_the_one_who_speaks(sentence: str, speaks: bool) -> None:
+    identity = f"You are a lecturer who has taught in many towns for thirty years. {sentence}"
+    assert text_problem(identity, "Explain it.", DIVERSE[:3]) == ("not in the second person" if speaks else None)
+
+
 def test_the_audit_removes_only_sentences_that_are_there_and_speak_of_the_writer() -> None:
     answer = "Corals live. My diving taught me about coral reefs. As a result, I wait. You should rest."
     said = "- My diving taught me about coral reefs.\n- As a result, I wait.\n- I once met a shark."

@@ -89,7 +89,7 @@ def estimate(
     """Say what `mop optimize` would take with the same options: calls, tokens and money. No model is called.
 
     Of 80 real searches of a local model, at 200 calls, four in five took 75 to 109 % of the estimated tokens and 94 to
-    100 % of the calls; searches that end early take fewer, down to a third of both (benchmarks/estimates.py).
+    100 % of the calls; searches that end early take fewer, down to a third of the calls (benchmarks/estimates.py).
 
     Args:
         data: Examples, as for optimize.

@@ -30,6 +30,13 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _SECOND_PERSON = re.compile(r"\b(?:you(?:['’]re| are| have| were)|your)\b", re.IGNORECASE)
 _OPENING = re.compile(r"\s*(?:you\b|as an? \b[^.]{1,120}\byou\b|with \b[^.]{1,120}\byou\b)", re.IGNORECASE)
 _FIRST_PERSON = re.compile(r"\bI(?:['’]m| am|['’]ve| have|['’]d|['’]ll)?\b|\b[Mm]y\b|\b(?:As|I am|I'm) an AI\b")
+#: "World War I", "type I errors", "Elizabeth I, queen": one, not the one who speaks.
+_NUMERAL = re.compile(
+    r"\b(?:(?:[Ww]ar|[Tt]ype|[Pp]hase|[Pp]art|[Cc]lass|[Ss]tage|[Ll]evel|[Gg]rade|[Vv]olume|[Cc]hapter|[Tt]itle|[Ss]ection|"
+    r"[Cc]ategory|[Gg]roup|[Tt]ier|[Ss]chedule|[Dd]ivision|[Aa]ct|[Bb]ook) I\b(?!['’])"
+    r"|(?!(?:When|As|And|But|If|While|Where|What|How|So|Yet|Because|Since|Though|Although|Then|Here|That|Yes|No)\b)"
+    r"[A-Z][a-z]+ I(?=[.,;:!?)\]]|\s*\Z| (?:and|or|of|in)\b))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,8 @@ def text_problem(identity: str, instruction: str, exemplars: Sequence[Exemplar])
         return "too long"
     # Whoever asks may be quoted: "you answer questions such as How do I …".
     described = without_quotations(identity.replace(instruction, ""))
-    if not _SECOND_PERSON.search(described) or not _OPENING.match(described) or _FIRST_PERSON.search(described):
+    speaks = _FIRST_PERSON.search(_NUMERAL.sub(" ", described))
+    if not _SECOND_PERSON.search(described) or not _OPENING.match(described) or speaks:
         return "not in the second person"
     share, run = copied_share(identity, exemplars, instruction)
     if share > MOST_COPIED or run > LONGEST_RUN:
