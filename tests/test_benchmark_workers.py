@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fake_endpoint import FakeEndpoint
+from fake_endpoint import FakeEndpoint, Fault
 from postgres import wait_until
 from simulated import nearest_demo_answer, task
 from test_benchmark_grid import arguments, asked, start
@@ -34,11 +34,19 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_the_workers_of_a_killed_grid_end_too_and_ask_nothing_more(data: Path, tmp_path: Path) -> None:
-    with FakeEndpoint(nearest_demo_answer, latency=0.5) as endpoint:
+    chats = 0
+
+    def hold_the_first_chat(_: int, body: dict[str, object]) -> Fault | None:
+        """Keep one worker from its second chat, so that two chats are two workers at work."""
+        nonlocal chats
+        chats += "messages" in body
+        return Fault(delay=3600.0) if chats == 1 and "messages" in body else None
+
+    with FakeEndpoint(nearest_demo_answer, latency=0.5, faults=hold_the_first_chat) as endpoint:
         process = start(arguments(data, endpoint, tmp_path / "results.jsonl", jobs=2, concurrency=1))
         try:
-            # Both are at work, not one of them and another that has yet to be given its task.
-            wait_until(lambda: endpoint.most_in_flight == 2 or process.poll() is not None, 240)
+            wait_until(lambda: chats > 1 or process.poll() is not None, 240)
+            assert process.poll() is None, process.communicate()[1]
             workers = [one for one in psutil.Process(process.pid).children() if "--process-name" in one.cmdline()]
             assert len(workers) == 2
         finally:
