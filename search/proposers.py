@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from mop.examples import Example
 from mop.lm.client import ModelClient
 from mop.lm.request import Reply, Request
+from mop.lm.thoughts import without_thought
 from mop.search.capped import unless_capped
 from mop.seeds import stream
 
@@ -159,7 +160,7 @@ _EXAMPLE = re.compile(r"^\W*(?:input|output|right output|wrong output)\W*:", re.
 
 def clean(text: str) -> str | None:
     """Return the instruction in a model's reply, or ``None`` if there is none: empty, a quotation of the examples."""
-    text = text.strip().strip("`").strip()
+    text = without_thought(text).strip().strip("`").strip()
     text = _LABEL.sub("", text).strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()

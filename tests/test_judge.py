@@ -147,6 +147,7 @@ def test_a_judge_that_cannot_be_read_is_an_error_and_a_few_lapses_are_ties() -> 
         ("Answer A is short. Answer B is right.\n\n**B**", "second"),
         ("Both are good, but one is exact.\nVerdict: A", "first"),
         ("<think>B is bad, so A</think>\nA", "first"),
+        ("B is bad, so A\n</think>\nA", "first"),
         ("<think>A or perhaps", "unread"),
         ("A-B", "unread"),
         ("ÄA", "unread"),

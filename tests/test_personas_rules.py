@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mop.lm.request import Reply, Usage
-from mop.personas.answering import why_unusable, without_thought
+from mop.personas.answering import answer_of, why_unusable
 from mop.personas.auditing import apply_audit
 from mop.personas.checking import LONGEST_RUN, MOST_COPIED, copied_share, text_problem
 from mop.personas.exemplars import DIVERSE, SIMILAR
@@ -13,6 +13,7 @@ from mop.personas.mentions import remove_mentions
 from mop.personas.refusing import why_dropped
 from mop.personas.roles import role_heads
 from mop.personas.sentences import sentences
+from mop.personas.writing import read_identity
 
 IDENTITY = "You are a marine biologist and diver with twenty years of experience who has worked on coral reefs."
 ASKED = "Why do corals turn white?"
@@ -231,9 +232,14 @@ def test_the_audit_removes_only_sentences_that_are_there_and_speak_of_the_writer
 )
 def test_what_a_model_thinks_before_its_answer_is_no_part_of_it(text: str, answer: str) -> None:
     reply = Reply(text, Usage(), "stop", "", from_ledger=False, seconds=0.0)
-    assert without_thought(reply).text == answer
+    assert answer_of(reply).text == answer
     cut = Reply("<think>it is cut", Usage(), "length", "", from_ledger=False, seconds=0.0)
-    assert why_unusable(without_thought(cut)) == "cut off"
+    assert why_unusable(answer_of(cut)) == "cut off"
+
+
+def test_an_identity_is_read_after_the_thought() -> None:
+    assert read_identity(f"<think>You are asked for a person.\n\nA diver?</think>\n\n{IDENTITY}") == IDENTITY
+    assert read_identity("<think>You are asked for a person.") == ""
 
 
 def test_the_audit_leaves_the_speaker_alone_whom_the_instruction_asks_for() -> None:

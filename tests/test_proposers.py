@@ -27,6 +27,8 @@ ROWS = [Example(f"in {i}", (f"out {i % 5}",)) for i in range(20)]
         ("", None),
         ("None", None),
         ("Input: hot\nOutput: cold", None),
+        ("<think>Hot and cold.</think>\nGive the opposite of the word.", "Give the opposite of the word."),
+        ("<think>Hot and cold, so it could be", None),
         ("Do as here.\nInput: hot\nOutput: cold", None),
     ],
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from mop.errors import ModelError
 from mop.judge.criteria import Criteria, get_criteria
 from mop.lm.request import Request
+from mop.lm.thoughts import without_thought
 
 if TYPE_CHECKING:
     from mop.lm.asked import Asked
@@ -40,7 +41,6 @@ _VERDICT = re.compile(r"(?<!\w)(?<!\w-)(?P<verdict>A|B|TIE|Tie|tie)(?![\w'’-])
 _ARTICLE = re.compile(r"(?<!\w)A(?=\s+[a-z])(?!\s+(?:[a-z]+(?<!ou)(?<!s)s|because|for|since|over|by|and|or)\b)")
 _ALONE = re.compile(r"(?:(?:final|my)?\s*(?:verdict|answer|choice|winner)\s*(?:is)?\s*:?\s*)?(A|B|TIE)", re.IGNORECASE)
 _ABSTAINED = re.compile(r"\b(neither|both)\b", re.IGNORECASE)
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _GRADE = re.compile(r"(?<![\d.\-−])(?P<grade>10|[1-9])(?:\s*(?:/|out of)\s*10)?(?!\d|\.\d|\s*/)")
 
 
@@ -188,7 +188,7 @@ def read_verdict(text: str) -> Vote:
 
     A last line that is nothing but a verdict counts, whatever reasons stand before it.
     """
-    text = _THOUGHT.sub("", text).strip()
+    text = without_thought(text).strip()
     last = text.splitlines()[-1].strip(" \t*_#`\"'.!()[]") if text else ""
     if alone := _ALONE.fullmatch(last):
         return {"A": "first", "B": "second", "TIE": "tie"}[alone[1].upper()]  # type: ignore[return-value]
@@ -202,7 +202,7 @@ def read_verdict(text: str) -> Vote:
 
 def read_grade(text: str) -> int | None:
     """Return the grade in a reply, from 1 to 10; None if there is no number, or more than one."""
-    found = {int(match["grade"]) for match in _GRADE.finditer(_THOUGHT.sub("", text))}
+    found = {int(match["grade"]) for match in _GRADE.finditer(without_thought(text))}
     return found.pop() if len(found) == 1 else None
 
 

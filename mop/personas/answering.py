@@ -5,17 +5,14 @@ As in ExpertPrompting (arXiv 2305.14688) all is one user message: persona, a sen
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from mop.lm.request import Reply, Request
+from mop.lm.thoughts import without_thought
 from mop.personas.records import Arm, Plan, Row
 from mop.personas.refusing import why_dropped
 
 _BRIDGE = "Now answer the request below as this person would, without speaking about yourself."
-#: What a reasoning model writes before its answer: between its marks, or, where the prompt opened it, up to the second.
-_THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_END_OF_THOUGHT = re.compile(r"\A(?:(?!<think).)*?^\s*</think(?:ing)?>\s*$", re.DOTALL | re.IGNORECASE | re.MULTILINE)
 
 
 def answer_request(model: str, plan: Plan, arm: Arm, row: Row) -> Request:
@@ -32,12 +29,11 @@ def answer_request(model: str, plan: Plan, arm: Arm, row: Row) -> Request:
     )
 
 
-def without_thought(reply: Reply) -> Reply:
+def answer_of(reply: Reply) -> Reply:
     """Return a reply without the thought before its answer; one that was cut off there stays as it is."""
-    found = _THOUGHT.match(reply.text) or _END_OF_THOUGHT.match(reply.text)
-    if found is None or (found.end() == len(reply.text) and reply.finish_reason == "length"):
-        return reply
-    return replace(reply, text=reply.text[found.end() :].lstrip())
+    answer = without_thought(reply.text)
+    cut_off = not answer and reply.finish_reason == "length"
+    return reply if cut_off else replace(reply, text=answer)
 
 
 def why_unusable(reply: Reply) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mop.data.duplicates import find_repeats
 from mop.errors import DataError, SettingsError
 from mop.lm.request import Reply
-from mop.personas.answering import answer_request, why_unusable, without_thought
+from mop.personas.answering import answer_of, answer_request, why_unusable
 from mop.personas.auditing import audit_all
 from mop.personas.exemplars import chosen
 from mop.personas.identities import Told, write_identities
@@ -134,7 +134,7 @@ async def _answered(rows: list[Row], client: ModelClient, plan: Plan, done: Cura
     kept: dict[int, dict[Arm, Answer]] = {row.instruction.line: {} for row in rows}
     problems: dict[int, Reject] = {}
     for (row, arm), reply in zip(pairs, replies, strict=True):
-        answer, problem, detail = _checked(without_thought(reply), row.persona(arm), row.instruction.text)
+        answer, problem, detail = _checked(answer_of(reply), row.persona(arm), row.instruction.text)
         kept[row.instruction.line][arm] = answer
         if problem and row.instruction.line not in problems:
             problems[row.instruction.line] = _reject(row, "answer", problem, arm, reply.text, detail)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mop.errors import DataError
 from mop.lm.request import Reply
-from mop.personas.answering import answer_request, why_unusable, without_thought
+from mop.personas.answering import answer_of, answer_request, why_unusable
 from mop.personas.auditing import Audit, audit_all
 from mop.personas.checking import words_of
 from mop.personas.identities import Told
@@ -112,7 +112,7 @@ async def compare_removal(
     replies = await model.complete_many([answer_request(model.model, plan, arm, row) for row, arm in pairs], tell)
     left_out: Counter[str] = Counter()
     found: list[tuple[Row, Arm, str, Cleaned]] = []
-    for (row, arm), reply in zip(pairs, map(without_thought, replies), strict=True):
+    for (row, arm), reply in zip(pairs, map(answer_of, replies), strict=True):
         if reason := why_unusable(reply):
             left_out[reason] += 1
         else:

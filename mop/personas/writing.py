@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from mop.lm.request import Request
+from mop.lm.thoughts import without_thought
 from mop.personas.exemplars import Exemplar
 from mop.prompts import Message
 
@@ -49,6 +50,6 @@ def identity_request(
 
 
 def read_identity(text: str) -> str:
-    """Return the identity in a reply: one paragraph, without label and quotation marks."""
-    paragraph = _LABEL.sub("", text.strip()).strip().split("\n\n")[0]
+    """Return the identity in a reply: one paragraph, without thought, label and quotation marks."""
+    paragraph = _LABEL.sub("", without_thought(text).strip()).strip().split("\n\n")[0]
     return " ".join(paragraph.split()).strip("\"“”'* ")
