@@ -166,12 +166,12 @@ class PersonaGate:
             if not cells or (not form[1] and form != STRIPPED and STRIPPED not in self._rows):
                 continue
             if not self._judging.affords(cells):
-                missing.append(_name(form))
+                missing.append(self._name(form))
                 continue
             row = np.full(len(self._regions), np.nan)
             scored = await unless_capped(self._judging.score(cells), None)
             if scored is None:
-                missing.append(_name(form))
+                missing.append(self._name(form))
                 continue
             row[[i for _, i in cells]] = scored
             self._rows[form] = row
@@ -182,7 +182,8 @@ class PersonaGate:
             here = self._regions == region
             scores[here] = self._rows[pick.form][here]
             guise = _guise(pick.form, wardrobes[region])
-            chosen.append(Chosen(candidate, guise, _persona(pick, guise, wardrobes[region])))
+            shown = guise.demos and bool(self._bare[region].demos)
+            chosen.append(Chosen(candidate, guise, _persona(pick, guise, wardrobes[region], shown)))
         return chosen, scores, self._report(picks, missing)
 
     def _cells(self, form: Form, wardrobes: Sequence[Wardrobe]) -> list[Cell]:
@@ -198,20 +199,26 @@ class PersonaGate:
                 cells.append((prompt.retrieving(self._retrieved[i]), i))
         return cells
 
+    def _name(self, form: Form) -> str:
+        # Where no expert has demos of its own, there are none to show or to leave out.
+        if not any(prompt.demos for prompt in self._bare):
+            return form[0]
+        return f"{form[0]} {'with' if form[1] else 'without'} demos"
+
     def _report(self, picks: Sequence[Pick], missing: Sequence[str]) -> dict[str, object]:
         personas = sum(label != "bare" for label, _ in self._rows)
         own = {"own": self._own, "bounds_together": personas} if self._own else {}
         return {
             "confidence": CONFIDENCE,
             **own,
-            "tried": [_name(form) for form in self._rows],
+            "tried": [self._name(form) for form in self._rows],
             "no_calls_left_for": list(missing),
             "regions": [
                 {
-                    "used": _name(pick.form),
+                    "used": self._name(pick.form),
                     "tried": [
                         {
-                            "persona": _name(one.form),
+                            "persona": self._name(one.form),
                             "examples": one.examples,
                             "mean": one.mean,
                             "gain": one.shrunk.mean,
@@ -230,16 +237,12 @@ def _guise(form: Form, wardrobe: Wardrobe) -> Guise:
     return replace(BARE if form[0] == "bare" else wardrobe[form[0]], demos=form[1])
 
 
-def _persona(pick: Pick, guise: Guise, wardrobe: Wardrobe) -> Persona:
+def _persona(pick: Pick, guise: Guise, wardrobe: Wardrobe, shown: bool) -> Persona:
     best = pick.best
     if best is None:
-        return Persona(guise.kind, guise.demos, guise.text, "bare", 0, 0.0, 0.0, 0.0)
+        return Persona(guise.kind, shown, guise.text, "bare", 0, 0.0, 0.0, 0.0)
     low, high = max(-1.0, best.shrunk.low), min(1.0, best.shrunk.high)
     gain = best.shrunk.mean
     tried = wardrobe[best.form[0]]
     figures = float(gain), float(low), float(high)
-    return Persona(guise.kind, guise.demos, guise.text, tried.kind, best.examples, *figures, tried.name)
-
-
-def _name(form: Form) -> str:
-    return f"{form[0]} {'with' if form[1] else 'without'} demos"
+    return Persona(guise.kind, shown, guise.text, tried.kind, best.examples, *figures, tried.name)

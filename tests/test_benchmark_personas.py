@@ -80,7 +80,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "A. one\nB. two\nC. three\nD. four",
                 "output": ["ABCD"[n % 4]],
             }
-            for n in range(24)
+            for n in range(36)
         ]
         write_task(folder / "mmlu", subject, rows, "exact_match on the option letter")
     for task, categories in sources.OPEN.items():

@@ -71,6 +71,17 @@ def test_an_own_persona_is_used_where_it_is_proven_to_help_and_nowhere_else(lear
     assert served <= 600
 
 
+def test_no_demos_are_spoken_of_where_prompts_have_none() -> None:
+    with FakeEndpoint(only_the_florist_is_tender) as endpoint:
+        mixture = learn(endpoint, budget=600, persona=[FLORIST], max_demos=0)
+    tender = mixture.experts[regions(mixture)[0]]
+    assert tender.persona is not None
+    assert tender.persona.sentence.startswith('own persona "florist" without demos, +')
+    report = mixture.report["personas"]
+    assert [one for one in report["tried"] if "demos" in one] == []
+    assert sorted(one["used"] for one in report["regions"]) == ["bare", 'own "florist"']
+
+
 def test_the_report_names_the_own_personas_and_how_many_bounds_hold_together(learned: tuple[Mixture, int]) -> None:
     report = learned[0].report["personas"]
     assert report["own"] == ['own "florist"', 'own "hermit"']
