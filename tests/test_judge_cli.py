@@ -7,7 +7,7 @@ import pytest
 from fake_endpoint import FakeEndpoint
 
 from mop.cli import main
-from mop.errors import MopError
+from mop.errors import BudgetExceeded, MopError
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.models import Models
@@ -47,6 +47,19 @@ def test_two_systems_are_compared_on_the_inputs_that_they_share(
         assert main(asked) == 0
         assert "won 1, tied 1, lost 1" in capsys.readouterr().out
         assert endpoint.served == 4  # the second time from the ledger
+
+
+def test_a_budget_ends_the_comparison_and_the_next_one_goes_on(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeEndpoint(longer_wins) as endpoint:
+        asked = ["judge", "compare", *files, "--judge", "m", "--judge-url", endpoint.base_url, "--ledger", "l.sqlite"]
+        assert main([*asked, "--budget", "3"]) == BudgetExceeded.exit_code
+        assert endpoint.served == 3
+        assert "the cap of 3 (3 spent)" in capsys.readouterr().err
+        assert main([*asked, "--budget", "4", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["first"]["wins"] == 1
+        assert endpoint.served == 4
 
 
 def test_labels_of_people_and_checks_are_compared_with_the_judge(

@@ -37,6 +37,7 @@ def compare(
     *,
     labels: Path | None = None,
     checks: str | None = None,
+    budget: str | None = None,
     columns: DataOptions = _NO_DATA,
     options: JudgeOptions = _NO_JUDGE,
     run: ReplayOptions = _NO_RUN,
@@ -48,19 +49,23 @@ def compare(
         second: Answers of the second system to the same inputs.
         labels: Pairs that people labelled (see mop judge export): agreement and Cohen's kappa with them.
         checks: Examples whose outputs are rules (the metric checks): agreement with them.
+        budget: Most that all calls may take: 600 (calls), "200k tokens" or "2 USD" [default: no cap]. What was
+            judged until it is used up is in the ledger, and the same command with a higher budget goes on.
     """
     from mop.cli.running import opened_ledger, wait_for
     from mop.connect import address_for, connect
+    from mop.lm.budget import Budget
 
     output = run.open()
     pairs = _pairs(first, second, columns)
     people = read_labels(labels, pairs) if labels else None
     checked = _winners_by_checks(checks, pairs, columns) if checks else None
-    settings = options.settings(run)
+    settings = options.settings(run, budget)
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
         client = connect(
             settings.judge or settings.model,
             ledger=ledger,
+            budget=Budget(settings.budget, settings.tokens, settings.usd),
             base_url=address_for(settings.judge or settings.model, settings.judge_url, settings),
             concurrency=settings.concurrency,
             run="judge compare",

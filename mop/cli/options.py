@@ -112,9 +112,9 @@ class JudgeOptions:
     criteria: str | None = None
     """What counts: helpfulness, correctness, style, safety, sentences of your own, or @FILE [default: helpfulness]."""
 
-    def settings(self, run: RunOptions) -> Settings:
-        """Return settings of which the judge, its address and the criteria count."""
-        return make_settings(asdict(self), file=run.config)
+    def settings(self, run: RunOptions, budget: str | None = None) -> Settings:
+        """Return settings of which the judge, its address and the criteria count; no budget unless one is given."""
+        return _capped_if_asked(make_settings({**asdict(self), "budget": budget}, file=run.config))
 
 
 @Parameter(name="*", group=_MODEL)
@@ -144,9 +144,7 @@ class WritingOptions:
         given = asdict(self)
         for other in others:
             given |= asdict(other)
-        settings = make_settings(given, file=run.config)
-        capped = settings.model_fields_set & {"budget", "tokens", "usd"}
-        return settings if capped else settings.model_copy(update={"budget": None})
+        return _capped_if_asked(make_settings(given, file=run.config))
 
 
 @Parameter(name="*", group=_SEARCH)
@@ -232,3 +230,8 @@ class SearchOptions(QuickstartOptions):
     """With gated: a persona of your own to try in every region, or @FILE.jsonl of names and texts; repeat for more."""
     allow_code: bool | None = None
     """Let the metric python_tests run what the model writes, in a sandbox [default: no]."""
+
+
+def _capped_if_asked(settings: Settings) -> Settings:
+    capped = settings.model_fields_set & {"budget", "tokens", "usd"}
+    return settings if capped else settings.model_copy(update={"budget": None})
