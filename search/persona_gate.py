@@ -4,7 +4,9 @@ Expert personas help with style and hurt with recall and reasoning (arXiv 2603.1
 itself. Every guise (`mop.search.guises`), with the region's demos and without, answers the same validation examples as
 the bare prompt. A persona is used where its paired gain over the better of the two bare prompts, shrunk toward its gain
 over all regions, has a positive lower bound; several are tried, so each bound is wider for that (Bonferroni). A persona
-that the user gives counts like any other: the more are tried, the more each has to show.
+that the user gives counts like any other: the more are tried, the more each has to show. The region's own examples must
+prove the gain as well, by how far they differ among themselves: in a region of requests of several kinds a persona may
+help some and harm others, which the variance within all regions together, that shrinkage goes by, hides.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from mop.search.experts import Layout
 from mop.search.guises import BARE, Guise, Wardrobe, own_guises, write_guises
 from mop.search.judging import Cell, Judging
 from mop.search.proposers import Candidate
-from mop.stats import Shrunk, shrink
+from mop.stats import Shrunk, lower_bound, shrink
 
 Scores = NDArray[np.float64]
 #: What is tried: the label of a guise, which is its kind or names the user's own, and whether the region's demos are
@@ -49,12 +51,21 @@ FEWEST = 5
 
 @dataclass(frozen=True)
 class Tried:
-    """What a form gained over bare in a region: the mean of its paired differences, and that after shrinkage."""
+    """What a form gained over bare in a region: the mean of its paired differences, and that after shrinkage.
+
+    ``own_low`` is the lower bound of the mean by the region's examples alone.
+    """
 
     form: Form
     examples: int
     mean: float
     shrunk: Shrunk
+    own_low: float
+
+    @property
+    def proven(self) -> bool:
+        """Whether the form helps, with confidence."""
+        return min(self.shrunk.low, self.own_low) > 0
 
 
 @dataclass(frozen=True)
@@ -120,10 +131,11 @@ def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count:
         for region, gain in enumerate(_shrunk(differences, regions, count, len(personas))):
             own = differences[(regions == region) & np.isfinite(differences)]
             if len(own) >= FEWEST:
-                tried[region].append(Tried(form, len(own), float(own.mean()), gain))
+                alone = lower_bound(own, 1 - (1 - CONFIDENCE) / len(personas))
+                tried[region].append(Tried(form, len(own), float(own.mean()), gain, alone))
     picks = []
     for form, here in zip(forms, tried, strict=True):
-        proven = [one for one in here if one.shrunk.low > 0]
+        proven = [one for one in here if one.proven]
         best = max(proven, key=lambda one: one.shrunk.mean, default=None)
         picks.append(Pick(best.form if best else form, tuple(here)))
     return picks
@@ -224,6 +236,7 @@ class PersonaGate:
                             "gain": one.shrunk.mean,
                             "gain_low": max(-1.0, one.shrunk.low),
                             "gain_high": min(1.0, one.shrunk.high),
+                            "own_low": one.own_low,
                         }
                         for one in pick.tried
                     ],
@@ -241,7 +254,7 @@ def _persona(pick: Pick, guise: Guise, wardrobe: Wardrobe, shown: bool) -> Perso
     best = pick.best
     if best is None:
         return Persona(guise.kind, shown, guise.text, "bare", 0, 0.0, 0.0, 0.0)
-    low, high = max(-1.0, best.shrunk.low), min(1.0, best.shrunk.high)
+    low, high = max(-1.0, min(best.shrunk.low, best.own_low)), min(1.0, best.shrunk.high)
     gain = best.shrunk.mean
     tried = wardrobe[best.form[0]]
     figures = float(gain), float(low), float(high)

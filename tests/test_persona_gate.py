@@ -112,6 +112,17 @@ def regions(mixture: Mixture) -> tuple[int, int]:
     return routes[0].expert, routes[1].expert
 
 
+def test_a_region_of_two_kinds_proves_nothing_however_sure_the_other_regions_are() -> None:
+    pure, mixed = [1.0] * 20, [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, -1.0]
+    gains = np.array([*pure, *pure, *mixed, *[0.0] * 20])
+    where = np.repeat([0, 1, 2, 3], [20, 20, len(mixed), 20])
+    rows = {PLAIN: np.where(gains < 0, 1.0, 0.0), ("expert", True): np.where(gains > 0, 1.0, 0.0)}
+    picks = pick_personas(rows, where, 4)
+    assert [pick.form[0] for pick in picks] == ["expert", "expert", "bare", "bare"]
+    assert picks[2].best is not None
+    assert picks[2].best.shrunk.low > 0 > picks[2].best.own_low
+
+
 def test_the_gate_opens_only_in_the_region_where_a_persona_helps(learned: tuple[Mixture, int]) -> None:
     mixture, served = learned
     tender, factual = (mixture.experts[region] for region in regions(mixture))
