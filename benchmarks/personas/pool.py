@@ -1,16 +1,10 @@
 """Writes the pool of the part `gate` as examples that `mop optimize` reads: questions of fact, requests with a style.
 
 ``pool.jsonl`` has all of them, with splits and with rules for the metric ``checks:all``; ``facts.jsonl`` and
-``style.jsonl`` have the test examples of one kind each, ``house.jsonl`` the house's persona. Asks no model::
+``style.jsonl`` have the test examples of one kind each, ``house.jsonl`` the house's persona. What to do with them is
+in benchmarks/README.md, "Personas". Asks no model::
 
-    python -m benchmarks.personas.pool --data DIR --pool 60 --seed 3 --out FOLDER
-    cd FOLDER
-    mop optimize pool.jsonl --metric checks:all --instruction "Answer the request." --answer-tokens 32 \
-        --personas gated --persona @house.jsonl -o gated.mop
-    mop optimize pool.jsonl --metric checks:all --instruction "Answer the request." --answer-tokens 32 -o bare.mop
-    mop show gated.mop
-    mop evaluate gated.mop facts.jsonl --against bare.mop
-    mop evaluate gated.mop style.jsonl --against bare.mop
+    python -m benchmarks.personas.pool --data DIR --pool 60 --seed 4 --out FOLDER
 """
 
 from __future__ import annotations
