@@ -23,9 +23,9 @@ class Persona:
     ``kind`` is what is used, ``demos`` whether the prompt shows the region's demos, ``text`` the persona as the prompt
     says it (empty if bare). ``tried`` is the best persona on the region's ``examples``; it is the one used unless that
     is bare. ``gain`` is what ``tried`` gained over the better of the bare prompts there, shrunk toward the gain over
-    all regions, with an interval; its lower end is that of the region's examples alone where this is lower. Without any
-    ``tried`` it says nothing. ``name`` is what the user calls the persona that was tried, if it is the user's own, else
-    empty.
+    all regions, with an interval; where that is above zero, its lower end is that of the region's examples alone if
+    this is lower. Without any ``tried`` it says nothing. ``name`` is what the user calls the persona that was tried, if
+    it is the user's own, else empty.
     """
 
     kind: Kind

@@ -129,10 +129,10 @@ def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count:
     for form in personas:
         differences = rows[form] - better
         for region, gain in enumerate(_shrunk(differences, regions, count, len(personas))):
-            own = differences[(regions == region) & np.isfinite(differences)]
-            if len(own) >= FEWEST:
-                alone = lower_bound(own, 1 - (1 - CONFIDENCE) / len(personas))
-                tried[region].append(Tried(form, len(own), float(own.mean()), gain, alone))
+            inside = differences[(regions == region) & np.isfinite(differences)]
+            if len(inside) >= FEWEST:
+                alone = lower_bound(inside, 1 - (1 - CONFIDENCE) / len(personas))
+                tried[region].append(Tried(form, len(inside), float(inside.mean()), gain, alone))
     picks = []
     for form, here in zip(forms, tried, strict=True):
         proven = [one for one in here if one.proven]
@@ -211,9 +211,9 @@ class PersonaGate:
                 cells.append((prompt.retrieving(self._retrieved[i]), i))
         return cells
 
-    def _name(self, form: Form) -> str:
-        # Where no expert has demos of its own, there are none to show or to leave out.
-        if not any(prompt.demos for prompt in self._bare):
+    def _name(self, form: Form, region: int | None = None) -> str:
+        # Where an expert, or all, have no demos of their own, there are none to show or to leave out.
+        if not any(prompt.demos for prompt in (self._bare if region is None else [self._bare[region]])):
             return form[0]
         return f"{form[0]} {'with' if form[1] else 'without'} demos"
 
@@ -227,10 +227,10 @@ class PersonaGate:
             "no_calls_left_for": list(missing),
             "regions": [
                 {
-                    "used": self._name(pick.form),
+                    "used": self._name(pick.form, region),
                     "tried": [
                         {
-                            "persona": self._name(one.form),
+                            "persona": self._name(one.form, region),
                             "examples": one.examples,
                             "mean": one.mean,
                             "gain": one.shrunk.mean,
@@ -241,7 +241,7 @@ class PersonaGate:
                         for one in pick.tried
                     ],
                 }
-                for pick in picks
+                for region, pick in enumerate(picks)
             ],
         }
 
@@ -254,7 +254,9 @@ def _persona(pick: Pick, guise: Guise, wardrobe: Wardrobe, shown: bool) -> Perso
     best = pick.best
     if best is None:
         return Persona(guise.kind, shown, guise.text, "bare", 0, 0.0, 0.0, 0.0)
-    low, high = max(-1.0, min(best.shrunk.low, best.own_low)), min(1.0, best.shrunk.high)
+    # Where the region's own examples are what keeps the gate shut, it is their bound that says why.
+    low = best.own_low if best.shrunk.low > 0 else best.shrunk.low
+    low, high = max(-1.0, min(low, best.shrunk.low)), min(1.0, best.shrunk.high)
     gain = best.shrunk.mean
     tried = wardrobe[best.form[0]]
     figures = float(gain), float(low), float(high)

@@ -148,6 +148,7 @@ def test_a_judge_that_cannot_be_read_is_an_error_and_a_few_lapses_are_ties() -> 
         ("Both are good, but one is exact.\nVerdict: A", "first"),
         ("<think>B is bad, so A</think>\nA", "first"),
         ("B is bad, so A\n</think>\nA", "first"),
+        ("Sure. <think>B is bad</think> A", "first"),
         ("<think>A or perhaps", "unread"),
         ("A-B", "unread"),
         ("ÄA", "unread"),
@@ -160,7 +161,15 @@ def test_verdicts_are_read_as_they_are_written(text: str, vote: str) -> None:
 @pytest.mark.parametrize(
     ("text", "grade"),
     [
-        *[("7", 7), ("10", 10), ("8/10", 8), ("Grade: 9.", 9), ("8 out of 10", 8), ("<think>maybe 3</think>7", 7)],
+        *[
+            ("7", 7),
+            ("10", 10),
+            ("8/10", 8),
+            ("Grade: 9.", 9),
+            ("8 out of 10", 8),
+            ("<think>maybe 3</think>7", 7),
+            ("Sure. <think>3 or 4</think> 8", 8),
+        ],
         *[("11", None), ("7.5", None), ("7 or 8", None), ("0", None), ("-3", None)],
     ],
 )

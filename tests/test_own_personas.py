@@ -71,7 +71,7 @@ def test_an_own_persona_is_used_where_it_is_proven_to_help_and_nowhere_else(lear
     assert served <= 600
 
 
-def test_no_demos_are_spoken_of_where_prompts_have_none() -> None:
+def test_prompts_without_demos_are_said_to_have_none() -> None:
     with FakeEndpoint(only_the_florist_is_tender) as endpoint:
         mixture = learn(endpoint, budget=600, persona=[FLORIST], max_demos=0)
     tender = mixture.experts[regions(mixture)[0]]

@@ -222,6 +222,7 @@ def test_the_audit_removes_only_sentences_that_are_there_and_speak_of_the_writer
         ("<think>As a cook, I would …\nlet me see.</think>\n\nUse salt.", "Use salt."),
         ("\n<THINKING>hm</THINKING>Use salt.", "Use salt."),
         ("The prompt opened it.\n</think>\n\nUse salt.", "Use salt."),
+        ("<think>Salt?</think>\n<think>Salt.</think>\nUse salt.", "Use salt."),
         ("<think>it never ends", ""),
         (
             "The tag <think> opens a thought and\n</think>\nends it.",

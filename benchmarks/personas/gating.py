@@ -191,6 +191,7 @@ def _region(pick: Pick, items: Sequence[Item], here: NDArray[np.bool_]) -> dict[
                 "gain": one.shrunk.mean,
                 "low": one.shrunk.low,
                 "high": one.shrunk.high,
+                "own_low": one.own_low,
             }
             for one in pick.tried
         ],

@@ -18,17 +18,24 @@ from pathlib import Path
 from benchmarks.personas import arms
 from benchmarks.personas.__main__ import SUBJECTS, Plan, Sizes
 from benchmarks.personas.gating import HOUSE, KINDS, STYLE, Item
-from mop.errors import MopError, SettingsError
+from mop.errors import DataError, MopError, SettingsError
 
 #: Letters that options may have.
 _LETTERS = "ABCDEFGHIJ"
 
 
 def rules(item: Item) -> str:
-    """Return the rules of an item: the house's style, or that the right option's letter stands there and no other."""
+    """Return the rules of an item: the house's style, or that the right option's letter stands there and no other.
+
+    Raises DataError for a right option that is no such letter.
+    """
     if not item.letters:
         return STYLE
     right = "".join(item.letters)
+    if not set(right) <= set(_LETTERS):
+        raise DataError(
+            f"The right option {right!r} of {item.query[:60]!r} is no letter from {_LETTERS[0]} to {_LETTERS[-1]}."
+        )
     wrong = "".join(letter for letter in _LETTERS if letter not in right)
     return json.dumps({"matches": rf"^(?![\s\S]*\b[{wrong}]\b)[\s\S]*\b[{right}]\b"})
 

@@ -49,8 +49,9 @@ def compare(
         second: Answers of the second system to the same inputs.
         labels: Pairs that people labelled (see mop judge export): agreement and Cohen's kappa with them.
         checks: Examples whose outputs are rules (the metric checks): agreement with them.
-        budget: Most that all calls may take: 600 (calls), "200k tokens" or "2 USD" [default: no cap]. What was
-            judged until it is used up is in the ledger, and the same command with a higher budget goes on.
+        budget: Most that all calls may take: 600 (calls), "200k tokens" or "2 USD" [default: that of the
+            settings file, else no cap]. What was judged until it is used up is in the ledger, and the same command
+            with a higher budget goes on.
     """
     from mop.cli.running import opened_ledger, wait_for
     from mop.connect import address_for, connect

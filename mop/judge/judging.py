@@ -188,7 +188,7 @@ def read_verdict(text: str) -> Vote:
 
     A last line that is nothing but a verdict counts, whatever reasons stand before it.
     """
-    text = without_thought(text).strip()
+    text = without_thought(text, anywhere=True).strip()
     last = text.splitlines()[-1].strip(" \t*_#`\"'.!()[]") if text else ""
     if alone := _ALONE.fullmatch(last):
         return {"A": "first", "B": "second", "TIE": "tie"}[alone[1].upper()]  # type: ignore[return-value]
@@ -202,7 +202,7 @@ def read_verdict(text: str) -> Vote:
 
 def read_grade(text: str) -> int | None:
     """Return the grade in a reply, from 1 to 10; None if there is no number, or more than one."""
-    found = {int(match["grade"]) for match in _GRADE.finditer(without_thought(text))}
+    found = {int(match["grade"]) for match in _GRADE.finditer(without_thought(text, anywhere=True))}
     return found.pop() if len(found) == 1 else None
 
 
