@@ -63,9 +63,9 @@ class Tried:
     own_low: float
 
     @property
-    def proven(self) -> bool:
-        """Whether the form helps, with confidence."""
-        return min(self.shrunk.low, self.own_low) > 0
+    def low(self) -> float:
+        """Lower bound of the gain, above zero only if both are; where the shrunk one isn't, that says why."""
+        return min(self.shrunk.low, self.own_low) if self.shrunk.low > 0 else self.shrunk.low
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count:
                 tried[region].append(Tried(form, len(inside), float(inside.mean()), gain, alone))
     picks = []
     for form, here in zip(forms, tried, strict=True):
-        proven = [one for one in here if one.proven]
+        proven = [one for one in here if one.low > 0]
         best = max(proven, key=lambda one: one.shrunk.mean, default=None)
         picks.append(Pick(best.form if best else form, tuple(here)))
     return picks
@@ -254,9 +254,7 @@ def _persona(pick: Pick, guise: Guise, wardrobe: Wardrobe, shown: bool) -> Perso
     best = pick.best
     if best is None:
         return Persona(guise.kind, shown, guise.text, "bare", 0, 0.0, 0.0, 0.0)
-    # Where the region's own examples are what keeps the gate shut, it is their bound that says why.
-    low = best.own_low if best.shrunk.low > 0 else best.shrunk.low
-    low, high = max(-1.0, min(low, best.shrunk.low)), min(1.0, best.shrunk.high)
+    low, high = max(-1.0, best.low), min(1.0, best.shrunk.high)
     gain = best.shrunk.mean
     tried = wardrobe[best.form[0]]
     figures = float(gain), float(low), float(high)

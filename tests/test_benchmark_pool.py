@@ -10,6 +10,7 @@ from test_benchmark_personas import SUBJECTS, data  # noqa: F401
 from benchmarks.personas.gating import Item
 from benchmarks.personas.pool import main, rules
 from mop.data import coerce_examples
+from mop.errors import DataError
 from mop.metrics import get_metric
 from mop.own_personas import read_own
 
@@ -29,6 +30,11 @@ from mop.own_personas import read_own
 )
 def test_a_fact_is_right_with_the_right_letter_alone_whatever_stands_around_it(answer: str, score: float) -> None:
     assert get_metric("checks:all")(answer, [rules(Item("Which?", ("B",)))]) == score
+
+
+def test_a_right_option_that_is_no_letter_is_refused_and_not_turned_into_a_rule_that_nothing_passes() -> None:
+    with pytest.raises(DataError, match="letter from A to J"):
+        rules(Item("Which?", ("b",)))
 
 
 def test_the_files_are_what_the_commands_read(data: Path, tmp_path: Path) -> None:  # noqa: F811

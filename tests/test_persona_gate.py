@@ -120,7 +120,7 @@ def test_a_region_of_two_kinds_proves_nothing_however_sure_the_other_regions_are
     picks = pick_personas(rows, where, 4)
     assert [pick.form[0] for pick in picks] == ["expert", "expert", "bare", "bare"]
     assert picks[2].best is not None
-    assert picks[2].best.shrunk.low > 0 > picks[2].best.own_low
+    assert picks[2].best.shrunk.low > 0 > picks[2].best.own_low == picks[2].best.low
 
 
 def test_the_gate_opens_only_in_the_region_where_a_persona_helps(learned: tuple[Mixture, int]) -> None:
