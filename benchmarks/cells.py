@@ -35,8 +35,10 @@ PACKAGES = ("mop", "numpy", "scikit-learn", "faiss-cpu", "sentence-transformers"
 #: Schema of a result line.
 SCHEMA = 2
 #: Part of every cell's key; to be raised when a change of a method or of a default would give finished cells another
-#: result. (A setting at its default is no part of the key, so that a new setting leaves finished cells finished.)
+#: result: that of one method where no other one changes. (A setting at its default is no part of the key, so that a new
+#: setting leaves finished cells finished.)
 ERA = 7
+ERA_OF = {"mop": 8, "mop-fixed": 8}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Cell:
     (`mop.search.ablations`, and ``routing``), ``sizes`` those of the splits. ``data`` is the SHA-256 of the task's
     files. ``bounds`` is for how many test examples all experts are asked (`benchmarks.routing`); it changes no result.
     ``key`` identifies the cell: whatever can change its result (every setting that differs from its default, every
-    exchanged part, mop's version and `ERA`), but neither the address of the endpoint nor how many calls are in flight.
+    exchanged part, mop's version and the era of the method), but neither the address of the endpoint nor how many calls are in flight.
     """
 
     task: str
@@ -72,7 +74,7 @@ class Cell:
             "sizes": asdict(self.sizes),
             "settings": {name: value for name, value in _settings(resolved).items() if value != defaults[name]},
             "mop": version("mop"),
-            "era": ERA,
+            "era": ERA_OF.get(self.method, ERA),
         }
         if self.parts:
             parts["parts"] = dict(self.parts)
@@ -95,7 +97,7 @@ class Cell:
         """Return what a line of the result file says of the cell, finished or not."""
         return {
             "schema": SCHEMA,
-            "era": ERA,
+            "era": ERA_OF.get(self.method, ERA),
             "cell": self.key,
             "task": self.task,
             "method": self.method,

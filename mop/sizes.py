@@ -116,13 +116,13 @@ class Sizes:
         # Where an expert's demos show every label there is no wide prompt.
         wide = [self._wide(labels)] if labels > min(self.most, self._fit / self._bounded) else []
         spread = [drawn, *([drawn] if labels else [])]
+        written = plan.proposals
         if self._instructed:
-            kinds = [drawn, *wide, 0.0, *spread]
+            kinds = [drawn, *wide, 0.0, *spread, *[drawn, 0.0] * written]
         else:
-            kinds = [drawn, *wide, *[drawn] * min(3, plan.proposals), *[0.0] * min(1, plan.proposals), *spread]
-        while len(kinds) < arms:
-            kinds += [drawn, 0.0]
-        return kinds[:arms]
+            kinds = [drawn, *wide, *[drawn] * min(3, written), *[0.0] * min(1, written), *spread]
+            kinds += [*[0.0] * min(2, max(0, written - 1)), *[drawn, 0.0] * max(0, written - 3), 0.0]
+        return [*kinds, *[drawn] * max(0, arms - len(kinds))][:arms]
 
     def _wide(self, labels: int) -> float:
         # In units of demos that fit the limit once, so that `with_demos` doesn't cut what may take four times as much.

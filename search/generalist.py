@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from mop.search import proposers
 from mop.search.experts import with_answers
 from mop.search.judging import Judging, race_report
 from mop.search.learning import Session
-from mop.search.plan import CROSSINGS, crossed_race
+from mop.search.plan import CROSSINGS
 from mop.search.proposers import Candidate
 from mop.search.race import Arm, mean_seen
 from mop.search.singles import SinglePrompt, crossed_prompts, single_prompts
@@ -53,10 +53,13 @@ class Generalist:
     report: dict[str, object]
 
 
-async def find_generalist(judging: Judging, before_judged: Callable[[SinglePrompt], None] | None = None) -> Generalist:
-    """Propose instructions, race single prompts, and cross the best parts if the plan has calls for it.
+async def find_generalist(
+    judging: Judging, promising: Callable[[SinglePrompt], Awaitable[bool]] | None = None
+) -> Generalist:
+    """Propose instructions and race single prompts; where no mixture follows, cross the best parts and race again.
 
-    ``before_judged`` is told the winner before all examples that take part judge it.
+    ``promising`` is told the winner of the first race and says whether a mixture is still worth its calls; without it
+    there is none.
     """
     session, problem, plan = judging.session, judging.problem, judging.plan
     candidates = await _propose(judging)
@@ -67,15 +70,14 @@ async def find_generalist(judging: Judging, before_judged: Callable[[SinglePromp
     ranked = [singles[arm] for arm in first.ranking]
     session.say_best(first.mean(first.winner))
     crossed: list[dict[str, object]] = []
-    for turn in range(CROSSINGS if plan.crossing_calls else 0):
+    alone = promising is None or not await promising(ranked[0])
+    for turn in range(CROSSINGS if alone else 0):
         found, report = await _crossed(judging, ranked, turn, limits)
         if not report:
             break
         # The best prompt of the race before runs in this one too.
         ranked, crossed = found, [*report, *crossed[1:]]
     winner = ranked[0]
-    if before_judged is not None:
-        before_judged(winner)
     scores = await _scores(judging, winner)
     raced = tuple(dict.fromkeys([winner.candidate, *(single.candidate for single in ranked)]))
     zero_shot = next((single.prompt for single in ranked if not single.prompt.demos), None)
@@ -105,7 +107,7 @@ async def _crossed(
     cells = judging.cells(best)
     allowance = judging.allowance
     calls = allowance.spare(judging.trials(cells)) - allowance.cost(judging.trials(cells[: len(cells) // 4]))
-    fresh, known = crossed_race(calls)
+    fresh, known = judging.plan.crossed_race(calls)
     singles = crossed_prompts(judging.problem, ranked, arms=fresh, turn=turn, **limits) if fresh else []
     singles = [single for single in singles if judging.fits(_arms([single], judging)[0])]
     if not singles:

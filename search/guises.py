@@ -4,10 +4,13 @@
     generic      "You are an expert …", instr ─► demos                     ─► query
     expert       identity, instruction        ─► demos                     ─► query
     own          the user's text, instruction ─► demos                     ─► query
+    own, given   the user's text, the user's instruction ─► demos          ─► query
     role-play    instruction                  ─► identity, acceptance, demos ─► query
 
 An identity is written from the region's medoids (ExpertPrompting, arXiv 2305.14688). The role-play puts it into a turn
 of its own, which the model accepts before any question (arXiv 2308.07702); it stands in the prompt as a first demo.
+The region's instruction was chosen without any persona and may speak against one that says how answers are to be, so
+the user's own persona is tried under the instruction that the search began with as well.
 All of it is in the prefix of the prompt. What is retrieved for a query stays in every guise.
 """
 
@@ -32,6 +35,7 @@ from mop.personas.writing import IDENTITY_TOKENS, identity_request
 from mop.prompts import Demo, Prompt
 from mop.search.capped import unless_capped
 from mop.search.experts import Layout
+from mop.search.generalist import DEFAULT_INSTRUCTION
 from mop.search.judging import Judging
 
 #: Most tokens of the turn in which the model accepts a role; what is cut off there ends with its last sentence.
@@ -44,6 +48,7 @@ class Guise:
     """What an expert is told to be: ``text``; in a role-play ``reply`` is how the model accepted it.
 
     ``demos``: the prompt shows the region's demos. ``name``: what the user calls it, if it is the user's own.
+    ``instruction``: what the expert is to do, if that isn't the region's instruction; `wear` is given a prompt with it.
     """
 
     kind: Kind = "bare"
@@ -51,11 +56,12 @@ class Guise:
     text: str = ""
     reply: str = ""
     name: str = ""
+    instruction: str = ""
 
     @property
     def label(self) -> str:
         """What it is called among the guises of a region."""
-        return f'own "{self.name}"' if self.kind == "own" else self.kind
+        return own_label(self.name, given=bool(self.instruction)) if self.kind == "own" else self.kind
 
     def wear(self, prompt: Prompt) -> Prompt:
         """Return an expert's prompt in this guise."""
@@ -90,9 +96,16 @@ def medoids(judging: Judging, layout: Layout) -> list[list[str]]:
     return found
 
 
-def own_guises(personas: Sequence[OwnPersona]) -> list[Guise]:
-    """Return the guises of the user's own personas."""
-    return [Guise("own", text=one.text, name=one.name) for one in personas]
+def own_label(name: str, *, given: bool = False) -> str:
+    """Return what a persona of the user's is called among guises; ``given``: under the instruction given at the start."""
+    return f'own "{name}"' + (" under the given instruction" if given else "")
+
+
+def own_guises(personas: Sequence[OwnPersona], instruction: str) -> list[Guise]:
+    """Return the guises of the user's own personas: under the region's instruction, and under ``instruction``."""
+    return [
+        Guise("own", text=one.text, name=one.name, instruction=told) for told in ("", instruction) for one in personas
+    ]
 
 
 async def write_guises(judging: Judging, layout: Layout, instructions: Sequence[str]) -> list[Wardrobe]:
@@ -102,7 +115,8 @@ async def write_guises(judging: Judging, layout: Layout, instructions: Sequence[
     """
     count = len(layout.regions)
     asked = [region_request(instructions[region], inputs) for region, inputs in enumerate(medoids(judging, layout))]
-    common = [GENERIC, *own_guises(judging.session.own_personas)]
+    started_with = judging.problem.description or DEFAULT_INSTRUCTION
+    common = [GENERIC, *own_guises(judging.session.own_personas, started_with)]
     wardrobes: list[dict[str, Guise]] = [{one.label: one for one in common} for _ in range(count)]
     # Two regions that ask for the same are asked about once.
     distinct = list(dict.fromkeys(asked))

@@ -1,8 +1,9 @@
 """The default method, ``mop``: find the best single prompt, then a mixture that beats it, region by region.
 
 1. Propose instructions from demos.
-2. Race single prompts; the winner is the generalist. With one expert, the best instructions and demos are then crossed
-   and raced again, so that the whole budget goes into the one prompt (`mop.search.generalist`).
+2. Race single prompts; the winner is the generalist. With one expert, or where the only layout that the budget bears is
+   behind at its first look (`mop.search.first_look`), the best instructions and demos are then crossed and raced again,
+   so that the whole budget goes into the one prompt (`mop.search.generalist`).
 3. Race layouts (how many regions, how their demos are chosen) under the generalist's instruction.
 4. Region-based joint search (arXiv 2407.00256, section 4.3): try further instructions together with each region's
    demos on that region's validation examples; candidates are shared across regions, and written anew from a hard
@@ -27,6 +28,7 @@ from mop.mixture import Expert
 from mop.search.borders import Found, find_limits
 from mop.search.capped import unless_capped
 from mop.search.experts import DemoPool, Layout
+from mop.search.first_look import first_look
 from mop.search.generalist import Generalist, find_generalist
 from mop.search.instructions import RegionInstructions
 from mop.search.judging import Judging, race_report
@@ -67,12 +69,15 @@ class _Search:
         self.judging = Judging(session)
         self.layouts: list[Layout] = []
         self.arms: list[Arm] = []
+        #: What the report says of the layout that was given up at its first look.
+        self.given_up: dict[str, object] = {}
         self.pool = DemoPool(self.problem.train, self.problem.train_vectors)
 
     async def run(self) -> Learned:
-        generalist = await find_generalist(self.judging, self._lay_out)
-        if self.plan.region_counts == (1,):
-            return self._one_prompt(generalist, generalist.report)
+        divided = self.plan.region_counts != (1,)
+        generalist = await find_generalist(self.judging, self._promising if divided else None)
+        if not divided or self.given_up:
+            return self._one_prompt(generalist, {**generalist.report, **self.given_up})
         best, layouts = await unless_capped(self._race_layouts(), (None, {}))
         if best is None:
             return self._one_prompt(generalist, generalist.report)
@@ -106,17 +111,28 @@ class _Search:
         chosen, scores, report = await PersonaGate(self.judging, layout, candidates, scores).choose()
         return chosen, scores, {"personas": report}
 
-    def _lay_out(self, generalist: SinglePrompt) -> None:
+    async def _promising(self, generalist: SinglePrompt) -> bool:
+        """Make the layouts to race, and say whether they are worth it: a race sees what the only one doesn't."""
+        single = Arm.single("generalist", generalist.prompt, len(self.problem.validation))
+        self._lay_out(generalist, single)
+        # Regions that gain nothing bare may gain by a persona.
+        if len(self.arms) != 1 or self.plan.layout_arms > 1 or self.session.personas:
+            return bool(self.arms)
+        self.session.listener.stage("a first look at a mixture")
+        look = await unless_capped(first_look(self.judging, single, self.arms[0]), None)
+        if look is None or not look.hopeless:
+            return True
+        self.given_up = {"layouts": [look.report(self.arms[0].name)]}
+        return False
+
+    def _lay_out(self, generalist: SinglePrompt, single: Arm) -> None:
         """Make the layouts to race, and settle how many validation examples can judge the winner and one of them."""
-        if self.plan.region_counts == (1,):
-            return
         self.layouts = Layouts(self.judging, self.pool).to_race(generalist.prompt.demos)
         validation = self.problem.validation_vectors
         instruction = generalist.candidate.instruction
         self.arms = [layout.arm(layout_name(layout), instruction, validation) for layout in self.layouts]
         kept = [place for place, arm in enumerate(self.arms) if self.judging.fits(arm)]
         self.layouts, self.arms = [self.layouts[place] for place in kept], [self.arms[place] for place in kept]
-        single = Arm.single("generalist", generalist.prompt, len(self.problem.validation))
         if self.arms:
             dearest = max(self.arms, key=self.judging.cost)
             self.judging.fit([single, dearest], JUDGED_ALONE if len(self.arms) == 1 else JUDGED)
@@ -129,7 +145,12 @@ class _Search:
         dearest = max(arms, key=self.judging.cost)
         look = self.judging.cost(dearest)
         spare = allowance.spare(self.judging.trials(self.judging.cells(dearest))) - look
-        result = await self.judging.race(arms, max(len(arms), min(self.plan.layout_calls, spare)))
+        known = 0.0
+        if len(arms) == 1:
+            seen = np.isfinite(self.judging.known(dearest))
+            known = allowance.cost(self.judging.trials([cell for cell in self.judging.cells(dearest) if seen[cell[1]]]))
+        calls = max(len(arms), min(self.plan.layout_calls, spare + known) - known)
+        result = await self.judging.race(arms, calls, known=known)
         winner = layouts[result.winner]
         if not self.judging.affords(self.judging.cells(arms[result.winner])):
             self.judging.fit([arms[result.winner]], 1.0)

@@ -21,7 +21,7 @@ from mop.persona import Persona
 from mop.prompts import Prompt
 from mop.search.capped import unless_capped
 from mop.search.experts import Layout
-from mop.search.guises import BARE, Guise, Wardrobe, own_guises, write_guises
+from mop.search.guises import BARE, Guise, Wardrobe, own_label, write_guises
 from mop.search.judging import Cell, Judging
 from mop.search.proposers import Candidate
 from mop.stats import Shrunk, lower_bound, shrink
@@ -47,6 +47,8 @@ _KINDS = {label for label, _ in FORMS}
 CONFIDENCE = 0.9
 #: A region with fewer validation examples proves nothing.
 FEWEST = 5
+#: One-sided confidence that a persona is behind in a region, with which it isn't tried there in another way.
+BEHIND = 0.8
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,12 @@ class Chosen:
 
 
 def in_order(own: Iterable[str]) -> tuple[Form, ...]:
-    """Return all forms in the order of trying: the user's ``own`` personas (labels) before those of `FORMS`."""
-    labels = list(own)
+    """Return all forms in the order of trying: the user's ``own`` personas (names) before those of `FORMS`."""
+    names = list(own)
     bare = FORMS.index(STRIPPED) + 1
-    shown, hidden = ([(label, demos) for label in labels] for demos in (True, False))
-    return (*shown, *FORMS[:bare], *hidden, *FORMS[bare:])
+    shown, hidden = ([(own_label(name), demos) for name in names] for demos in (True, False))
+    given = [(own_label(name, given=True), True) for name in names]
+    return (*shown, *given, *FORMS[:bare], *hidden, *FORMS[bare:])
 
 
 def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count: int) -> list[Pick]:
@@ -123,8 +126,9 @@ def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count:
             # A persona is compared with the bare prompt that did better here, whether that is proven or not.
             if here.any() and stripped[here].mean() > plain[here].mean():
                 better[regions == region] = stripped[regions == region]
-    own = dict.fromkeys(label for label, _ in rows if label not in _KINDS)
-    personas = [form for form in in_order(own) if form in rows and form[0] != "bare"]
+    # The user's own come first, in the order in which they were tried.
+    personas = [form for form in rows if form[0] not in _KINDS]
+    personas += [form for form in FORMS if form in rows and form[0] != "bare"]
     tried: list[list[Tried]] = [[] for _ in range(count)]
     for form in personas:
         differences = rows[form] - better
@@ -166,7 +170,8 @@ class PersonaGate:
         self._retrieved = layout.retrieved(vectors)
         self._bare = [layout.prompt(region, one.instruction) for region, one in enumerate(chosen)]
         self._rows: dict[Form, Scores] = {PLAIN: scores}
-        self._own = [one.label for one in own_guises(judging.session.own_personas)]
+        self._own = [one.name for one in judging.session.own_personas]
+        self._bases = {own_label(name, given=True): (own_label(name), True) for name in self._own}
 
     async def choose(self) -> tuple[list[Chosen], Scores, dict[str, object]]:
         """Return what each region's expert is told, the scores of all experts, and what was tried as plain data."""
@@ -177,7 +182,9 @@ class PersonaGate:
             cells = self._cells(form, wardrobes)
             if not cells or (not form[1] and form != STRIPPED and STRIPPED not in self._rows):
                 continue
-            if not self._judging.affords(cells):
+            if form[0] in self._bases:
+                cells = self._affordable(cells, self._bases[form[0]])
+            if not cells or not self._judging.affords(cells):
                 missing.append(self._name(form))
                 continue
             row = np.full(len(self._regions), np.nan)
@@ -194,6 +201,8 @@ class PersonaGate:
             here = self._regions == region
             scores[here] = self._rows[pick.form][here]
             guise = _guise(pick.form, wardrobes[region])
+            if guise.instruction:
+                candidate = Candidate(guise.instruction, "given")
             shown = guise.demos and bool(self._bare[region].demos)
             chosen.append(Chosen(candidate, guise, _persona(pick, guise, wardrobes[region], shown)))
         return chosen, scores, self._report(picks, missing)
@@ -201,15 +210,40 @@ class PersonaGate:
     def _cells(self, form: Form, wardrobes: Sequence[Wardrobe]) -> list[Cell]:
         """Return what a form is asked: nothing where a region lacks the guise, or has no demos to leave out."""
         cells = []
+        base = self._bases.get(form[0])
         for i in map(int, self._judging.order):
             region = int(self._regions[i])
             bare = self._bare[region]
             if (form[0] != "bare" and form[0] not in wardrobes[region]) or not (form[1] or bare.demos):
                 continue
+            guise = _guise(form, wardrobes[region])
+            if base is not None:
+                told = self._layout.prompt(region, guise.instruction)
+                if told == bare or self._behind(base, region):
+                    continue
+                bare = told
             if np.isfinite(self._rows[PLAIN][i]):
-                prompt = _guise(form, wardrobes[region]).wear(bare)
-                cells.append((prompt.retrieving(self._retrieved[i]), i))
+                cells.append((guise.wear(bare).retrieving(self._retrieved[i]), i))
         return cells
+
+    def _gains(self, form: Form, region: int) -> Scores:
+        """Return the paired gains of a form over the region's prompt, where it was tried."""
+        if form not in self._rows:
+            return np.empty(0)
+        gains = (self._rows[form] - self._rows[PLAIN])[self._regions == region]
+        return gains[np.isfinite(gains)]
+
+    def _behind(self, form: Form, region: int) -> bool:
+        gains = self._gains(form, region)
+        return len(gains) > 0 and lower_bound(-gains, BEHIND) > 0
+
+    def _affordable(self, cells: Sequence[Cell], base: Form) -> list[Cell]:
+        """Return the cells of the regions where ``base`` gained most, as many regions as there are calls for."""
+        regions = {int(self._regions[i]) for _, i in cells}
+        kept = sorted(regions, key=lambda region: (-self._gains(base, region).sum(), region))
+        while kept and not self._judging.affords(part := [one for one in cells if self._regions[one[1]] in kept]):
+            kept.pop()
+        return part if kept else []
 
     def _name(self, form: Form, region: int | None = None) -> str:
         # Where an expert, or all, have no demos of their own, there are none to show or to leave out.
@@ -219,7 +253,7 @@ class PersonaGate:
 
     def _report(self, picks: Sequence[Pick], missing: Sequence[str]) -> dict[str, object]:
         personas = sum(label != "bare" for label, _ in self._rows)
-        own = {"own": self._own, "bounds_together": personas} if self._own else {}
+        own = {"own": [own_label(name) for name in self._own], "bounds_together": personas} if self._own else {}
         return {
             "confidence": CONFIDENCE,
             **own,

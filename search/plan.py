@@ -17,10 +17,19 @@ MIN_CALLS = 20
 #: A region is given this many training examples on average at the largest number of regions that is tried.
 EXAMPLES_PER_REGION = 12
 MAX_REGIONS = 64
-#: A race has one arm for this many calls, so that its first rung sees six examples or more and not a lucky three.
-CALLS_PER_ARM = 25
+#: A race of single prompts has one arm for this many calls: the more sets of demos are tried, the better the best one is,
+#: and halving soon leaves the worse ones behind (benchmarks/LOG.md, "The grid").
+CALLS_PER_ARM = 6
+#: The same in a budget that has calls for a race of layouts. It was measured with fewer arms that see more each.
+CALLS_PER_LONG_ARM = 25
+MOST_ARMS = 12
+#: One layout is raced for this many calls.
+CALLS_PER_LAYOUT = 180
 #: Most new arms of a race in which the best instructions meet the best demos.
 CROSSED_ARMS = 7
+#: Share of the calls that the race of single prompts leaves, what it saw of the winner included, that judging the winner
+#: or the only layout may take.
+JUDGED = 0.48
 #: Most such races, one after the other: with few validation examples, one doesn't use up the calls.
 CROSSINGS = 3
 #: How often each hard region gets instructions of its own, from other failures and examples each time, while there are
@@ -37,6 +46,7 @@ class Plan:
     numbers of experts tried, best guess first. ``layout_arms`` / ``layout_calls``: mixtures raced. ``validation``:
     validation examples on which the final generalist and the final mixture are compared. What is left goes to the
     region-based choice of instructions. ``kept``: calls that no stage before the trial of personas may use.
+    ``calls_per_arm``: calls for which a race of single prompts has one arm.
     """
 
     calls: int
@@ -49,6 +59,16 @@ class Plan:
     layout_calls: int
     validation: int
     kept: int = 0
+    calls_per_arm: int = CALLS_PER_ARM
+
+    @property
+    def judging_calls(self) -> int:
+        """Calls to judge the best single prompt and the best layout, where there are layouts."""
+        if not self.layout_arms:
+            return 0
+        # A plan with one layout counts on what the race of single prompts saw of its winner.
+        seen = schedule(self.single_arms, self.validation, self.single_calls)[1] if self.layout_arms == 1 else 0
+        return 2 * self.validation - seen
 
     @property
     def reachable(self) -> int:
@@ -63,7 +83,7 @@ class Plan:
                 calls += taken + self.validation - seen
         if self.crossing_calls:
             for _ in range(CROSSINGS):
-                fresh, _ = crossed_race(self.calls - calls - self.validation // 4)
+                fresh, _ = self.crossed_race(self.calls - calls - self.validation // 4)
                 calls += min(self.calls - calls, fresh * self.validation)
         if self.layout_arms:
             # Every shared instruction everywhere, then two a turn for each region, judged on half its examples.
@@ -96,39 +116,50 @@ class Plan:
         counts = region_counts(train, validation, calls) if experts is None else (max(1, min(experts, train // 3)),)
         kept = 0 if counts == (1,) else int(keep * calls)
         left = calls - proposals - kept
+        layouts = max(1, min(8, left // CALLS_PER_LAYOUT))
+        each = CALLS_PER_ARM if layouts == 1 else CALLS_PER_LONG_ARM
         if counts == (1,):
             first = left // 2
-            arms = max(3, min(12, first // CALLS_PER_ARM))
-            return cls(calls, proposals, arms, first, left - first, (1,), 0, 0, min(validation, left // 4))
-        layouts = max(1, min(8, left // 180))
-        # More than half of the budget is for two full looks at the judged examples, the generalist's and the mixture's;
-        # what the races saw of them already is saved. A single layout needs no race, which leaves more to judge it.
-        judged = min(validation, left * (38 if layouts == 1 else 30) // 100)
-        single_calls = left * (24 if layouts == 1 else 25) // 100
+            arms = max(3, min(MOST_ARMS, first // each))
+            judged = min(validation, left // 4)
+            return cls(calls, proposals, arms, first, left - first, (1,), 0, 0, judged, calls_per_arm=each)
+        if layouts == 1:
+            single_calls = left * 48 // 100
+            arms = max(3, min(MOST_ARMS, single_calls // each))
+            taken, seen = schedule(arms, validation, single_calls)
+            judged = min(validation, int(JUDGED * (left - taken + seen)))
+            layout_calls = judged
+        else:
+            # More than half of the budget is for two full looks at the judged examples, the generalist's and the
+            # mixture's; what the races saw of them already is saved.
+            single_calls = left * 25 // 100
+            arms = max(3, min(10, single_calls // each))
+            judged = min(validation, left * 30 // 100)
+            layout_calls = left * 30 // 100
         return cls(
             calls=calls,
             proposals=proposals,
-            single_arms=max(3, min(10, single_calls // CALLS_PER_ARM)),
+            single_arms=arms,
             single_calls=single_calls,
             crossing_calls=0,
             region_counts=counts,
             layout_arms=layouts,
-            layout_calls=judged if layouts == 1 else left * 30 // 100,
+            layout_calls=layout_calls,
             validation=judged,
             kept=kept,
+            calls_per_arm=each,
         )
 
+    def crossed_race(self, calls: float) -> tuple[int, float]:
+        """Return how many new arms race the best prompt in ``calls`` calls, and what the best prompt's part counts as.
 
-def crossed_race(calls: float) -> tuple[int, float]:
-    """Return how many new arms race the best prompt in ``calls`` calls, and what the best prompt's part counts as.
-
-    The best prompt's answers of the first rung are known: they take no call, but the race counts them.
-    """
-    fresh = min(CROSSED_ARMS, int(calls) // CALLS_PER_ARM)
-    if fresh < 1:
-        return 0, 0.0
-    rungs = math.ceil(math.log2(fresh + 1))
-    return fresh, calls / (rungs * (fresh + 1) - 1)
+        The best prompt's answers of the first rung are known: they take no call, but the race counts them.
+        """
+        fresh = min(CROSSED_ARMS, int(calls) // self.calls_per_arm)
+        if fresh < 1:
+            return 0, 0.0
+        rungs = math.ceil(math.log2(fresh + 1))
+        return fresh, calls / (rungs * (fresh + 1) - 1)
 
 
 def region_counts(train: int, validation: int, calls: int) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def single_prompts(
     """Return at most ``arms`` single prompts, those that are likeliest to be best first.
 
     The user's own instruction comes first, with every kind of demos. Where the user gave none, `candidates` begin with
-    one that says nothing of the task: the written ones come right after its best kinds.
+    one that says nothing of the task: the written ones come right after its best kinds. The rest are further random
+    demos, under the user's instruction (or that one) and the written ones in turn.
     A closed set of answers is listed in all prompts but one. With ``max_demos`` 0 no prompt has demos.
     """
     kinds = ["random", "no", "spread", *(["unlisted"] if problem.answers else [])]
@@ -65,6 +67,10 @@ def single_prompts(
         likely += [(0, kind) for kind in kinds if kind in ("spread", "unlisted")]
         others = [(which, kind) for which in (*written, 0) for kind in ("random", "no")]
         plan = list(dict.fromkeys([*likely, *others]))
+    if max_demos:
+        # Sets of demos differ more than anything else: what room is left goes to further draws.
+        instructions = [which for one in (written or (0,)) for which in (0, one)]
+        plan += [(which, "random") for which in islice(cycle(instructions), max(0, arms - len(plan)))]
     chosen = [
         _single(problem, candidates[which], kind, draw, max_demos, token_budget)
         for draw, (which, kind) in enumerate(plan[:arms])

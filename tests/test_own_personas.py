@@ -23,6 +23,7 @@ from mop.comparison import compare
 from mop.errors import ArtifactError, SettingsError
 from mop.manifest import manifest_text, read_manifest
 from mop.mixture import Mixture
+from mop.optimization import Run
 from mop.own_personas import NAME_CHARACTERS, OwnPersona, read_own
 from mop.persona import Persona
 from mop.search.guises import own_guises
@@ -39,8 +40,8 @@ def only_the_florist_is_tender(messages: list[dict[str, str]]) -> str:
     asked, told = messages[-1]["content"], messages[0]["content"]
     if asked.startswith("Say"):
         return "warm" if luck(asked) < (0.95 if FLORIST.text in told else 0.4) else "cold"
-    if asked.startswith("Compute") and "Speak as" not in told:
-        return "even" if luck(asked) < 0.9 else "odd"
+    if asked.startswith("Compute") and "Speak as" in told:
+        return "even" if luck(asked) < 0.3 else "odd"
     return persona_helps_style_only(messages)
 
 
@@ -80,6 +81,38 @@ def test_prompts_without_demos_are_said_to_have_none() -> None:
     report = mixture.report["personas"]
     assert [one for one in report["tried"] if "demos" in one] == []
     assert sorted(one["used"] for one in report["regions"]) == ["bare", 'own "florist"']
+
+
+def only_a_written_instruction_helps_and_it_silences_the_florist(messages: list[dict[str, str]]) -> str:
+    """Right answers to style: 50 % under a written instruction whoever answers, and 95 % as the florist under ours."""
+    asked, told = messages[-1]["content"], messages[0]["content"]
+    if asked.startswith("Say"):
+        written = "one word as asked" in told
+        return "warm" if luck(asked) < (0.5 if written else 0.95 if FLORIST.text in told else 0.1) else "cold"
+    return only_the_florist_is_tender(messages)
+
+
+def test_an_own_persona_that_the_regions_instruction_silences_is_used_under_the_given_one(tmp_path: Path) -> None:
+    with FakeEndpoint(only_a_written_instruction_helps_and_it_silences_the_florist) as endpoint:
+        used = Run()
+        mixture = learn(endpoint, used, budget=600, persona=[FLORIST], retrieved=0)
+        assert endpoint.served == used.spend.calls <= 600
+    place, other = regions(mixture)
+    tender = mixture.experts[place]
+    assert tender.persona is not None
+    assert (tender.persona.kind, tender.persona.name) == ("own", "florist")
+    assert tender.persona.gain_low > 0
+    assert tender.prompt.instruction.startswith(f"{FLORIST.text}\n\nAnswer in one word.")
+    assert tender.proposer == "given"
+    assert FLORIST.text not in mixture.experts[other].prompt.instruction
+    report = mixture.report["personas"]
+    assert report["own"] == ['own "florist"']
+    assert report["regions"][place]["used"] == 'own "florist" under the given instruction with demos'
+    # Where it was behind under the region's instruction it isn't tried under another one.
+    assert [one["persona"] for one in report["regions"][other]["tried"]].count('own "florist" with demos') == 1
+    assert not any("given instruction" in one["persona"] for one in report["regions"][other]["tried"])
+    mixture.save(tmp_path / "m.mop")
+    assert mop.load(tmp_path / "m.mop").experts == mixture.experts
 
 
 def test_the_report_names_the_own_personas_and_how_many_bounds_hold_together(learned: tuple[Mixture, int]) -> None:
@@ -152,11 +185,11 @@ def test_a_file_in_which_names_and_personas_do_not_fit_is_refused(fields: dict[s
 
 
 def test_own_personas_are_tried_first_and_without_demos_only_after_the_bare_prompt_without() -> None:
-    labels = [one.label for one in own_guises([FLORIST, HERMIT])]
-    order = in_order(labels)
-    assert order[:2] == tuple((label, True) for label in labels)
+    labels = [one.label for one in own_guises([FLORIST, HERMIT], "Answer.")]
+    order = in_order([FLORIST.name, HERMIT.name])
+    assert order[:4] == tuple((label, True) for label in labels)
     assert [form for form in order if form[0] not in labels] == list(FORMS)
-    assert all(order.index((label, False)) > order.index(STRIPPED) for label in labels)
+    assert all(order.index((label, False)) > order.index(STRIPPED) for label in labels[:2])
 
 
 @given(

@@ -366,6 +366,6 @@ def test_sentences_say_what_is_used_and_what_was_gained() -> None:
 def test_calls_for_personas_are_kept_where_there_are_regions() -> None:
     plan = Plan.of(600, train=400, validation=200, keep=0.4)
     assert plan.kept == 240
-    assert plan.single_calls + plan.layout_calls + plan.validation + plan.proposals <= 360
+    assert plan.single_calls + plan.judging_calls + plan.proposals <= 360
     assert plan.reachable <= 600
     assert Plan.of(600, train=400, validation=200, experts=1, keep=0.4).kept == 0

@@ -46,14 +46,19 @@ def test_without_an_instruction_a_closed_set_of_answers_is_shown_whole_before_wr
 
 @pytest.mark.parametrize("description", [None, "Add them."])
 @pytest.mark.parametrize("answers", [5, 60])
-def test_with_room_for_all_every_prompt_is_raced_once(description: str | None, answers: int) -> None:
-    found = raced(description, 100, answers)
-    assert len(set(found)) == len(found)
+def test_every_kind_of_prompt_is_raced_once_and_then_further_random_demos(
+    description: str | None, answers: int
+) -> None:
     kinds = 5 if answers == 5 else 3
-    assert {one for one in found if one[0] != "given"} == {
+    room = kinds + 2 * len(WRITTEN)
+    found = raced(description, room + 9, answers)
+    first, further = found[:room], found[room:]
+    assert len(set(first)) == len(first)
+    assert {one for one in first if one[0] != "given"} == {
         (str(n), kind) for n in range(1, 5) for kind in ("random", "no")
     }
-    assert len([one for one in found if one[0] == "given"]) == kinds
+    assert len([one for one in first if one[0] == "given"]) == kinds
+    assert further == [(name, "random") for name in ("given", "1", "given", "2", "given", "3", "given", "4", "given")]
 
 
 @pytest.mark.parametrize("description", [None, "Add them."])

@@ -267,15 +267,16 @@ def _own_personas(report: Mapping[str, Any]) -> list[str]:
 def _draw_estimate(console: Console, estimated: Estimate, settings: Settings) -> None:
     plan = estimated.plan
     say(console, f"About {plural(estimated.calls, 'call')} to {settings.model}:", style="bold")
-    winners = "two winners" if plan.layout_arms else "winner"
-    judged = plan.validation * (2 if plan.layout_arms else 0)
     experts = ", ".join(map(str, plan.region_counts))
+    races = f"to race {plan.layout_arms} mixtures of {experts} experts"
+    on = f"on {plural(plan.validation, 'validation example')}"
+    only = f"to try a mixture of {plan.region_counts[0]} experts and judge it and the best single prompt {on}"
     stages = [
         (plan.proposals, "to propose instructions"),
         (plan.single_calls, f"to race {plan.single_arms} single prompts"),
         (plan.crossing_calls, "to race the best instructions with the best demos"),
-        (plan.layout_calls, f"to race {plan.layout_arms} mixtures of {experts} experts"),
-        (judged, f"to judge the {winners} on {plural(plan.validation, 'validation example')}"),
+        (plan.layout_calls if plan.layout_arms > 1 else 0, races),
+        (plan.judging_calls, only if plan.layout_arms == 1 else f"to judge the two winners {on}"),
     ]
     rest = plan.calls - plan.kept - sum(calls for calls, _ in stages)
     if plan.layout_arms and rest > 0:
