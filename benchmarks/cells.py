@@ -24,7 +24,8 @@ from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.metrics import JUDGED, get_metric
 from mop.mixture import Mixture
-from mop.optimization import Run, aoptimize, data_hash
+from mop.optimization import Run, aoptimize
+from mop.provenance import data_hash
 from mop.scoring import make_scorer
 from mop.search.ablations import Ablations
 from mop.settings import Settings, make_settings
@@ -49,7 +50,8 @@ class Cell:
     (`mop.search.ablations`, and ``routing``), ``sizes`` those of the splits. ``data`` is the SHA-256 of the task's
     files. ``bounds`` is for how many test examples all experts are asked (`benchmarks.routing`); it changes no result.
     ``key`` identifies the cell: whatever can change its result (every setting that differs from its default, every
-    exchanged part, mop's version and the era of the method), but neither the address of the endpoint nor how many calls are in flight.
+    exchanged part, mop's version and the era of the method), but neither the address of the endpoint nor how many
+    calls are in flight.
     """
 
     task: str

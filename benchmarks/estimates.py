@@ -35,7 +35,8 @@ from mop.errors import DataError
 from mop.estimate import estimate
 from mop.examples import Example, Splits
 from mop.lm.ledger import Ledger
-from mop.optimization import Run, aoptimize, data_hash
+from mop.optimization import Run, aoptimize
+from mop.provenance import data_hash
 from mop.search.ablations import CHOICES
 from mop.settings import Settings, make_settings
 from tests.fake_endpoint import FakeEndpoint

@@ -14,7 +14,7 @@ from mop.connect import connect, open_ledger
 from mop.embeddings.encoders import CachedEncoder
 from mop.errors import SettingsError
 from mop.metrics import get_metric
-from mop.optimization import data_hash
+from mop.provenance import data_hash
 from mop.scoring import MetricScorer
 from mop.sync import run
 

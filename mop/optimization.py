@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mop.connect import open_ledger
@@ -25,6 +20,7 @@ from mop.lm.caps import Caps
 from mop.lm.meter import Traffic
 from mop.metrics import get_metric, metric_name
 from mop.mixture import PROBES, EncoderRecord, Mixture
+from mop.provenance import provenance_of, run_name
 from mop.scoring import make_scorer
 from mop.settings import Settings, make_settings
 from mop.sync import run
@@ -144,8 +140,8 @@ async def aoptimize(
             from mop.cluster.crew import muster
 
             crew = await asyncio.to_thread(muster, settings, book, budget, replay=replay)
-        run_name = _run_name(settings, splits)
-        models = await asyncio.to_thread(Models.connect, settings, book, budget, run_name, replay=replay, crew=crew)
+        name = run_name(settings, splits)
+        models = await asyncio.to_thread(Models.connect, settings, book, budget, name, replay=replay, crew=crew)
         if crew is not None:
             await asyncio.to_thread(crew.check)
         used = used if used is not None else Run()
@@ -189,14 +185,14 @@ async def _aoptimize(
 
     started = time.perf_counter()
     learn = get_method(settings.method).load()
-    run_name = _run_name(settings, splits)
+    name = run_name(settings, splits)
     listener = listener or Silence()
     metric = get_metric(settings.metric, allow_code=settings.allow_code)
     white_box = None
     if "white_box" in get_method(settings.method).heeds:
         from mop.lm.white_box import WhiteBox
 
-        white_box = await asyncio.to_thread(WhiteBox, settings.white_box, ledger=book, run=run_name, replay=replay)
+        white_box = await asyncio.to_thread(WhiteBox, settings.white_box, ledger=book, run=name, replay=replay)
     listener.stage("encoding examples")
     bare_encoder = await asyncio.to_thread(
         fit_encoder, settings.encoder, [example.input for example in splits.train], replay=replay
@@ -257,7 +253,7 @@ async def _aoptimize(
     if len(learned.experts) > 1:
         routed = project(train_vectors, learned.projection)
         region_map = await asyncio.to_thread(draw_map, learned.centroids, routed, seed=settings.seed)
-    provenance = _provenance(settings, splits, used.spend)
+    provenance = provenance_of(settings, splits, used.spend)
     if ablations and (exchanged := ablations.given()):
         provenance["ablations"] = exchanged
     mixture = Mixture(
@@ -290,7 +286,7 @@ def make_budget(settings: Settings, ledger: Ledger | None = None, splits: Splits
         return Budget(*caps)
     from mop.lm.shared_budget import SharedBudget
 
-    return SharedBudget(ledger, _run_name(settings, splits), *caps)
+    return SharedBudget(ledger, run_name(settings, splits), *caps)
 
 
 def reference_of(mixture: Mixture, vectors: Vectors) -> Reference:
@@ -328,74 +324,3 @@ def _fill(used: Run, budget: Caps, seconds: float) -> None:
     used.sent = sum(one.sent for one in used.traffic)
     used.from_ledger = sum(one.from_ledger for one in used.traffic)
     used.seconds = seconds
-
-
-def data_hash(splits: Splits) -> str:
-    """Return the SHA-256 of the training and validation examples, in order."""
-    digest = hashlib.sha256()
-    for name, examples in (("train", splits.train), ("validation", splits.validation)):
-        digest.update(name.encode())
-        for example in examples:
-            digest.update(json.dumps([example.input, example.outputs]).encode())
-    return digest.hexdigest()
-
-
-def _run_name(settings: Settings, splits: Splits) -> str:
-    """Return the run's name in the ledger: the same for the same settings and data, so that a resumed run keeps it.
-
-    Another version of mop may take other decisions, so its run is another one.
-    """
-    # Where calls are made is no part of a call's key either: the same calls elsewhere are the same run.
-    elsewhere = {"base_url", "proposer_url", "judge_url", "backend", "scheduler"}
-    # What came later is no part of the name of a run that does without it, so that such a run keeps its name.
-    unused = set() if settings.persona else {"persona"}
-    left_out = {"concurrency", "metric", "allow_code", *elsewhere, *unused}
-    given = settings.model_dump(mode="json", exclude=left_out)
-    metric = metric_name(get_metric(settings.metric, allow_code=settings.allow_code))
-    text = json.dumps([given, metric, data_hash(splits), version("mop")], sort_keys=True)
-    return f"optimize {hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def _provenance(settings: Settings, splits: Splits, spend: Spend) -> dict[str, Any]:
-    # Only what the run decided and used goes in, never how fast it was or what the ledger held already: the same
-    # seed and answers give the same file.
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    created = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-    return {
-        "created": created.isoformat(timespec="seconds"),
-        "mop": version("mop"),
-        "python": platform.python_version(),
-        "method": settings.method,
-        "seed": settings.seed,
-        "model": settings.model,
-        "proposer": settings.proposer or settings.model,
-        # Not the address itself: it may be private, and a port of today means nothing tomorrow.
-        "own_endpoint": bool(settings.base_url or os.environ.get("OPENAI_BASE_URL")),
-        "data_sha256": data_hash(splits),
-        "run": _run_name(settings, splits),
-        "train": len(splits.train),
-        "validation": len(splits.validation),
-        "calls": spend.calls,
-        "calls_by_role": {role: part.calls for role, part in sorted(spend.by_role.items())},
-        "prompt_tokens": spend.usage.prompt_tokens,
-        "completion_tokens": spend.usage.completion_tokens,
-        "settings": {
-            name: getattr(settings, name)
-            for name in (
-                "budget",
-                "tokens",
-                "usd",
-                "experts",
-                "max_demos",
-                "prompt_tokens",
-                "retrieved",
-                "confidence",
-                "refit",
-                "coverage",
-                "soft",
-                "border_share",
-                "personas",
-            )
-        }
-        | ({"persona": {one.name: one.text for one in settings.persona}} if settings.persona else {}),
-    }

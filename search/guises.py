@@ -97,7 +97,7 @@ def medoids(judging: Judging, layout: Layout) -> list[list[str]]:
 
 
 def own_label(name: str, *, given: bool = False) -> str:
-    """Return what a persona of the user's is called among guises; ``given``: under the instruction given at the start."""
+    """Return what a persona of the user's is called among guises; ``given``: under the instruction of the start."""
     return f'own "{name}"' + (" under the given instruction" if given else "")
 
 

@@ -230,7 +230,7 @@ class PersonaGate:
         """Return the paired gains of a form over the region's prompt, where it was tried."""
         if form not in self._rows:
             return np.empty(0)
-        gains = (self._rows[form] - self._rows[PLAIN])[self._regions == region]
+        gains: Scores = (self._rows[form] - self._rows[PLAIN])[self._regions == region]
         return gains[np.isfinite(gains)]
 
     def _behind(self, form: Form, region: int) -> bool:

@@ -17,8 +17,8 @@ MIN_CALLS = 20
 #: A region is given this many training examples on average at the largest number of regions that is tried.
 EXAMPLES_PER_REGION = 12
 MAX_REGIONS = 64
-#: A race of single prompts has one arm for this many calls: the more sets of demos are tried, the better the best one is,
-#: and halving soon leaves the worse ones behind (benchmarks/LOG.md, "The grid").
+#: A race of single prompts has one arm for this many calls: the more sets of demos are tried, the better the best one
+#: is, and halving soon leaves the worse ones behind (benchmarks/LOG.md, "The grid").
 CALLS_PER_ARM = 6
 #: The same in a budget that has calls for a race of layouts. It was measured with fewer arms that see more each.
 CALLS_PER_LONG_ARM = 25
@@ -27,8 +27,8 @@ MOST_ARMS = 12
 CALLS_PER_LAYOUT = 180
 #: Most new arms of a race in which the best instructions meet the best demos.
 CROSSED_ARMS = 7
-#: Share of the calls that the race of single prompts leaves, what it saw of the winner included, that judging the winner
-#: or the only layout may take.
+#: Share of the calls that the race of single prompts leaves, what it saw of the winner included, that judging the
+#: winner or the only layout may take.
 JUDGED = 0.48
 #: Most such races, one after the other: with few validation examples, one doesn't use up the calls.
 CROSSINGS = 3

@@ -157,7 +157,7 @@ def _drawn(
     examples: list[Example], share: float, split: Split | None, mixture: Mixture, output: Output
 ) -> tuple[list[Example], str]:
     """Return the examples that `mop optimize` with the same ``--test-share`` did not look at."""
-    from mop.optimization import data_hash
+    from mop.provenance import data_hash
 
     seed = mixture.provenance.get("seed")
     splits, _, _ = divide(examples, share, seed if isinstance(seed, int) else 0)
