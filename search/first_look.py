@@ -15,8 +15,8 @@ from mop.search.judging import Judging
 from mop.search.race import Arm
 from mop.stats import lower_bound
 
-#: Examples of a first look at most: those that the best single prompt has answered already.
-LOOK = 24
+#: Examples of a first look at most.
+LOOK = 20
 #: Fewer examples prove nothing.
 FEWEST = 8
 #: One-sided confidence that a mixture is behind, with which it is given up.
@@ -42,8 +42,12 @@ class FirstLook:
 
 
 async def first_look(judging: Judging, single: Arm, mixture: Arm) -> FirstLook:
-    """Ask ``mixture`` what ``single`` has answered before, as far as that is `LOOK` examples, in the order of races."""
+    """Ask both on the first validation examples that ``single`` has not answered yet, in the order of races.
+
+    On those that it has answered it was chosen as the best of many, so that any mixture would look worse there than it
+    is. What is asked here is known when both are judged, or when the prompt races others.
+    """
     known = judging.known(single)
-    seen = [int(i) for i in judging.order if np.isfinite(known[i])][:LOOK]
-    scores = await judging.score([(mixture.prompts[i], i) for i in seen])
-    return FirstLook(known[seen], np.array(scores))
+    fresh = [int(i) for i in judging.order if not np.isfinite(known[i])][:LOOK]
+    scores = await judging.score([(arm.prompts[i], i) for arm in (single, mixture) for i in fresh])
+    return FirstLook(np.array(scores[: len(fresh)]), np.array(scores[len(fresh) :]))

@@ -135,10 +135,13 @@ async def _propose(judging: Judging) -> list[Candidate]:
 async def _scores(judging: Judging, winner: SinglePrompt) -> NDArray[np.float64]:
     """Judge the winner on all examples that take part, or on as many as there are calls left for."""
     arm = Arm.single("generalist", winner.prompt, len(judging.problem.validation))
-    if judging.affords(judging.cells(arm)):
+    cells = judging.cells(arm)
+    unknown = judging.unknown(cells)
+    if judging.affords(unknown):
         return await judging.settle(arm)
-    scores = np.asarray((await judging.race([arm], judging.plan.calls)).scores[0])
-    return judging.narrow(judging.known(arm)) if judging.allowance.by_size else scores
+    known = judging.allowance.cost(judging.trials(cells)) - judging.allowance.cost(judging.trials(unknown))
+    await judging.race([arm], judging.plan.calls, known=known)
+    return judging.narrow(judging.known(arm))
 
 
 def _sendable(singles: Sequence[SinglePrompt], judging: Judging) -> list[SinglePrompt]:

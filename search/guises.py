@@ -4,13 +4,15 @@
     generic      "You are an expert …", instr ─► demos                     ─► query
     expert       identity, instruction        ─► demos                     ─► query
     own          the user's text, instruction ─► demos                     ─► query
-    own, given   the user's text, the user's instruction ─► demos          ─► query
+    own, first   the user's text, first instruction ─► demos               ─► query
+    bare, first  first instruction            ─► demos                     ─► query
     role-play    instruction                  ─► identity, acceptance, demos ─► query
 
 An identity is written from the region's medoids (ExpertPrompting, arXiv 2305.14688). The role-play puts it into a turn
 of its own, which the model accepts before any question (arXiv 2308.07702); it stands in the prompt as a first demo.
 The region's instruction was chosen without any persona and may speak against one that says how answers are to be, so
-the user's own persona is tried under the instruction that the search began with as well.
+the user's own persona is tried under the search's first instruction as well: the user's, or the default one. What that
+instruction gains by itself is not the persona's merit, so it is tried bare, too.
 All of it is in the prefix of the prompt. What is retrieved for a query stays in every guise.
 """
 
@@ -38,6 +40,8 @@ from mop.search.experts import Layout
 from mop.search.generalist import DEFAULT_INSTRUCTION
 from mop.search.judging import Judging
 
+#: End of the label of a guise under the search's first instruction.
+UNDER = " under the first instruction"
 #: Most tokens of the turn in which the model accepts a role; what is cut off there ends with its last sentence.
 ACCEPTANCE_TOKENS = 80
 _SENTENCES = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
@@ -61,7 +65,8 @@ class Guise:
     @property
     def label(self) -> str:
         """What it is called among the guises of a region."""
-        return own_label(self.name, given=bool(self.instruction)) if self.kind == "own" else self.kind
+        label = own_label(self.name) if self.kind == "own" else self.kind
+        return label + UNDER if self.instruction else label
 
     def wear(self, prompt: Prompt) -> Prompt:
         """Return an expert's prompt in this guise."""
@@ -96,16 +101,19 @@ def medoids(judging: Judging, layout: Layout) -> list[list[str]]:
     return found
 
 
-def own_label(name: str, *, given: bool = False) -> str:
-    """Return what a persona of the user's is called among guises; ``given``: under the instruction of the start."""
-    return f'own "{name}"' + (" under the given instruction" if given else "")
+def own_label(name: str) -> str:
+    """Return what a persona of the user's is called among guises."""
+    return f'own "{name}"'
 
 
-def own_guises(personas: Sequence[OwnPersona], instruction: str) -> list[Guise]:
-    """Return the guises of the user's own personas: under the region's instruction, and under ``instruction``."""
-    return [
-        Guise("own", text=one.text, name=one.name, instruction=told) for told in ("", instruction) for one in personas
-    ]
+def own_guises(personas: Sequence[OwnPersona], first: str) -> list[Guise]:
+    """Return the guises of the user's own personas: under the region's instruction, then under the ``first`` one.
+
+    Where there are any, so is a guise with the first instruction alone.
+    """
+    own = [Guise("own", text=one.text, name=one.name) for one in personas]
+    bare = [Guise(instruction=first)] if own else []
+    return [*own, *bare, *(replace(one, instruction=first) for one in own)]
 
 
 async def write_guises(judging: Judging, layout: Layout, instructions: Sequence[str]) -> list[Wardrobe]:
@@ -115,8 +123,8 @@ async def write_guises(judging: Judging, layout: Layout, instructions: Sequence[
     """
     count = len(layout.regions)
     asked = [region_request(instructions[region], inputs) for region, inputs in enumerate(medoids(judging, layout))]
-    started_with = judging.problem.description or DEFAULT_INSTRUCTION
-    common = [GENERIC, *own_guises(judging.session.own_personas, started_with)]
+    first = judging.problem.description or DEFAULT_INSTRUCTION
+    common = [GENERIC, *own_guises(judging.session.own_personas, first)]
     wardrobes: list[dict[str, Guise]] = [{one.label: one for one in common} for _ in range(count)]
     # Two regions that ask for the same are asked about once.
     distinct = list(dict.fromkeys(asked))

@@ -58,6 +58,11 @@ class Judging:
         """Return the prompts with which ``arm`` answers the examples that take part."""
         return [(arm.prompts[i], int(i)) for i in self.order]
 
+    def unknown(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Return the cells that this run has not asked yet."""
+        known = self.session.trials.known(self.trials(cells))
+        return [cell for cell, score in zip(cells, known, strict=True) if not np.isfinite(score)]
+
     def fits(self, arm: Arm) -> bool:
         """Return whether the caps are so large that no call of ``arm`` blocks all others."""
         return self.allowance.fits(self.trials(self.cells(arm)))
@@ -65,11 +70,11 @@ class Judging:
     def fit(self, looks: Sequence[Arm], share: float) -> None:
         """Let as many examples take part as all of ``looks`` can be judged on for a share of what is left.
 
-        Nothing changes where every call counts one: the plan knew what a look takes.
+        What is known takes nothing. Nothing changes where every call counts one: the plan knew what a look takes.
         """
         if self.allowance.in_calls:
             return
-        columns = [self.trials([(arm.prompts[i], int(i)) for arm in looks]) for i in self._everything]
+        columns = [self.trials(self.unknown([(arm.prompts[i], int(i)) for arm in looks])) for i in self._everything]
         left = share * self.allowance.spare([trial for column in columns for trial in column])
         fitting = np.cumsum([self.allowance.cost(column) for column in columns]) <= left
         self.order = self._everything[: max(1, int(fitting.sum()))]

@@ -48,8 +48,8 @@ async def learn(session: Session) -> Learned:
     return await _Search(session).run()
 
 
-#: Share of what is left after the race of single prompts that two looks at all judged examples may take: the plan's
-#: shares, where a race of layouts follows and where none does.
+#: Share of what a cap on tokens or money leaves after the race of single prompts that judging the best one and the
+#: dearest layout may take: where a race of layouts follows, and where none does.
 JUDGED, JUDGED_ALONE = 0.8, 0.95
 
 
@@ -84,21 +84,22 @@ class _Search:
         self.session.say_best(mean_seen(best.scores))
         candidates, scores, tried = await self._instructions(best, generalist)
         chosen, scores, personas = await self._personas(best.layout, candidates, scores)
-        report = {**generalist.report, **layouts, **tried, **personas}
+        instructions = {"instructions": tried.report([one.candidate for one in chosen])} if tried else {}
+        report = {**generalist.report, **layouts, **instructions, **personas}
         return await self._gated(best.layout, chosen, scores, generalist, report)
 
     # -- the stages
 
     async def _instructions(
         self, best: _Best, generalist: Generalist
-    ) -> tuple[list[Candidate], NDArray[np.float64], dict[str, object]]:
+    ) -> tuple[list[Candidate], NDArray[np.float64], RegionInstructions | None]:
         """Return the instruction of each region, the scores of the experts with them, and what was tried."""
         if self.session.ablations.selection == "independent":
-            return [generalist.candidates[0]] * len(best.layout.regions), best.scores, {}
+            return [generalist.candidates[0]] * len(best.layout.regions), best.scores, None
         self.session.listener.stage("choosing instructions by region")
         choice = RegionInstructions(self.judging, best.layout, best.scores, generalist.candidates, generalist.untried)
         chosen, scores = await choice.choose()
-        return chosen, scores, {"instructions": choice.report(chosen)}
+        return chosen, scores, choice
 
     async def _personas(
         self, layout: Layout, candidates: Sequence[Candidate], scores: NDArray[np.float64]
@@ -115,8 +116,7 @@ class _Search:
         """Make the layouts to race, and say whether they are worth it: a race sees what the only one doesn't."""
         single = Arm.single("generalist", generalist.prompt, len(self.problem.validation))
         self._lay_out(generalist, single)
-        # Regions that gain nothing bare may gain by a persona.
-        if len(self.arms) != 1 or self.plan.layout_arms > 1 or self.session.personas:
+        if len(self.arms) != 1 or not self._may_give_up(single):
             return bool(self.arms)
         self.session.listener.stage("a first look at a mixture")
         look = await unless_capped(first_look(self.judging, single, self.arms[0]), None)
@@ -124,6 +124,17 @@ class _Search:
             return True
         self.given_up = {"layouts": [look.report(self.arms[0].name)]}
         return False
+
+    def _may_give_up(self, single: Arm) -> bool:
+        """Return whether the only layout may be given up: nobody asked for it, and prompts could use what it takes."""
+        session, judging = self.session, self.judging
+        # Regions that gain nothing bare may gain by a persona. Without demos there are no further prompts to race.
+        asked_for = session.experts is not None or session.personas or bool(session.ablations.given())
+        if self.plan.layout_arms > 1 or asked_for or not session.max_demos:
+            return False
+        cells = [cell for arm in (single, self.arms[0]) for cell in judging.unknown(judging.cells(arm))]
+        left = judging.allowance.spare(judging.trials(cells)) - judging.allowance.cost(judging.trials(cells))
+        return left < judging.cost(self.arms[0])
 
     def _lay_out(self, generalist: SinglePrompt, single: Arm) -> None:
         """Make the layouts to race, and settle how many validation examples can judge the winner and one of them."""
@@ -147,12 +158,12 @@ class _Search:
         spare = allowance.spare(self.judging.trials(self.judging.cells(dearest))) - look
         known = 0.0
         if len(arms) == 1:
-            seen = np.isfinite(self.judging.known(dearest))
-            known = allowance.cost(self.judging.trials([cell for cell in self.judging.cells(dearest) if seen[cell[1]]]))
+            unknown = self.judging.unknown(self.judging.cells(dearest))
+            known = look - allowance.cost(self.judging.trials(unknown))
         calls = max(len(arms), min(self.plan.layout_calls, spare + known) - known)
         result = await self.judging.race(arms, calls, known=known)
         winner = layouts[result.winner]
-        if not self.judging.affords(self.judging.cells(arms[result.winner])):
+        if not self.judging.affords(self.judging.unknown(self.judging.cells(arms[result.winner]))):
             self.judging.fit([arms[result.winner]], 1.0)
         scores = await self.judging.settle(arms[result.winner])
         return _Best(winner, scores), {"layouts": race_report([arm.name for arm in arms], result)}

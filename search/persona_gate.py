@@ -7,6 +7,9 @@ over all regions, has a positive lower bound; several are tried, so each bound i
 that the user gives counts like any other: the more are tried, the more each has to show. The region's own examples must
 prove the gain as well, by how far they differ among themselves: in a region of requests of several kinds a persona may
 help some and harm others, which the variance within all regions together, that shrinkage goes by, hides.
+
+The user's own persona is tried under the search's first instruction as well where it isn't behind already; where calls
+are few, in the regions where it gained most. What that instruction gains bare counts as bare.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from mop.persona import Persona
 from mop.prompts import Prompt
 from mop.search.capped import unless_capped
 from mop.search.experts import Layout
-from mop.search.guises import BARE, Guise, Wardrobe, own_label, write_guises
+from mop.search.guises import BARE, UNDER, Guise, Wardrobe, own_label, write_guises
 from mop.search.judging import Cell, Judging
 from mop.search.proposers import Candidate
 from mop.stats import Shrunk, lower_bound, shrink
@@ -32,6 +35,8 @@ Scores = NDArray[np.float64]
 Form = tuple[str, bool]
 PLAIN: Form = ("bare", True)
 STRIPPED: Form = ("bare", False)
+FIRST: Form = (f"bare{UNDER}", True)
+_BARE = (PLAIN, STRIPPED, FIRST)
 #: Order of trying: what helps most often first, for the calls may end. A persona without demos needs `STRIPPED`.
 FORMS: tuple[Form, ...] = (
     ("expert", True),
@@ -102,8 +107,8 @@ def in_order(own: Iterable[str]) -> tuple[Form, ...]:
     names = list(own)
     bare = FORMS.index(STRIPPED) + 1
     shown, hidden = ([(own_label(name), demos) for name in names] for demos in (True, False))
-    given = [(own_label(name, given=True), True) for name in names]
-    return (*shown, *given, *FORMS[:bare], *hidden, *FORMS[bare:])
+    first = [FIRST, *((own_label(name) + UNDER, True) for name in names)] if names else []
+    return (*shown, *first, *FORMS[:bare], *hidden, *FORMS[bare:])
 
 
 def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count: int) -> list[Pick]:
@@ -117,18 +122,19 @@ def pick_personas(rows: Mapping[Form, Scores], regions: NDArray[np.intp], count:
     plain = rows[PLAIN]
     forms = [PLAIN] * count
     better = plain.copy()
-    if STRIPPED in rows:
-        stripped = rows[STRIPPED]
-        for region, gain in enumerate(_shrunk(stripped - plain, regions, count, 1)):
-            here = (regions == region) & np.isfinite(stripped) & np.isfinite(plain)
-            if here.sum() >= FEWEST and gain.low > 0:
-                forms[region] = STRIPPED
-            # A persona is compared with the bare prompt that did better here, whether that is proven or not.
-            if here.any() and stripped[here].mean() > plain[here].mean():
-                better[regions == region] = stripped[regions == region]
+    others = [form for form in _BARE if form in rows and form != PLAIN]
+    for form in others:
+        other = rows[form]
+        for region, gain in enumerate(_shrunk(other - plain, regions, count, len(others))):
+            here = (regions == region) & np.isfinite(other) & np.isfinite(plain)
+            # A persona is compared with the bare prompt that did best here, whether that is proven or not.
+            if here.any() and other[here].mean() > better[here].mean():
+                better[regions == region] = other[regions == region]
+                if here.sum() >= FEWEST and gain.low > 0:
+                    forms[region] = form
     # The user's own come first, in the order in which they were tried.
-    personas = [form for form in rows if form[0] not in _KINDS]
-    personas += [form for form in FORMS if form in rows and form[0] != "bare"]
+    personas = [form for form in rows if form[0] not in _KINDS and form not in _BARE]
+    personas += [form for form in FORMS if form in rows and form not in _BARE]
     tried: list[list[Tried]] = [[] for _ in range(count)]
     for form in personas:
         differences = rows[form] - better
@@ -171,7 +177,6 @@ class PersonaGate:
         self._bare = [layout.prompt(region, one.instruction) for region, one in enumerate(chosen)]
         self._rows: dict[Form, Scores] = {PLAIN: scores}
         self._own = [one.name for one in judging.session.own_personas]
-        self._bases = {own_label(name, given=True): (own_label(name), True) for name in self._own}
 
     async def choose(self) -> tuple[list[Chosen], Scores, dict[str, object]]:
         """Return what each region's expert is told, the scores of all experts, and what was tried as plain data."""
@@ -182,8 +187,8 @@ class PersonaGate:
             cells = self._cells(form, wardrobes)
             if not cells or (not form[1] and form != STRIPPED and STRIPPED not in self._rows):
                 continue
-            if form[0] in self._bases:
-                cells = self._affordable(cells, self._bases[form[0]])
+            if form == FIRST:
+                cells = self._affordable(cells)
             if not cells or not self._judging.affords(cells):
                 missing.append(self._name(form))
                 continue
@@ -210,21 +215,34 @@ class PersonaGate:
     def _cells(self, form: Form, wardrobes: Sequence[Wardrobe]) -> list[Cell]:
         """Return what a form is asked: nothing where a region lacks the guise, or has no demos to leave out."""
         cells = []
-        base = self._bases.get(form[0])
         for i in map(int, self._judging.order):
             region = int(self._regions[i])
             bare = self._bare[region]
             if (form[0] != "bare" and form[0] not in wardrobes[region]) or not (form[1] or bare.demos):
                 continue
             guise = _guise(form, wardrobes[region])
-            if base is not None:
+            if guise.instruction:
                 told = self._layout.prompt(region, guise.instruction)
-                if told == bare or self._behind(base, region):
+                if told == bare or not self._worth_the_first(form, region):
                     continue
                 bare = told
             if np.isfinite(self._rows[PLAIN][i]):
                 cells.append((guise.wear(bare).retrieving(self._retrieved[i]), i))
         return cells
+
+    def _worth_the_first(self, form: Form, region: int) -> bool:
+        """Return whether a form is worth trying under the first instruction: a persona isn't behind under the other.
+
+        A persona has to be compared with that instruction alone.
+        """
+        if form == FIRST:
+            return any(self._level((own_label(name), True), region) for name in self._own)
+        return len(self._gains(FIRST, region)) > 0 and self._level((form[0].removesuffix(UNDER), True), region)
+
+    def _level(self, form: Form, region: int) -> bool:
+        """Return whether a form was tried in a region and isn't behind there."""
+        gains = self._gains(form, region)
+        return len(gains) > 0 and lower_bound(-gains, BEHIND) <= 0
 
     def _gains(self, form: Form, region: int) -> Scores:
         """Return the paired gains of a form over the region's prompt, where it was tried."""
@@ -233,17 +251,23 @@ class PersonaGate:
         gains: Scores = (self._rows[form] - self._rows[PLAIN])[self._regions == region]
         return gains[np.isfinite(gains)]
 
-    def _behind(self, form: Form, region: int) -> bool:
-        gains = self._gains(form, region)
-        return len(gains) > 0 and lower_bound(-gains, BEHIND) > 0
+    def _affordable(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Return the cells of the regions where the user's personas gained most, as many as there are calls for.
 
-    def _affordable(self, cells: Sequence[Cell], base: Form) -> list[Cell]:
-        """Return the cells of the regions where ``base`` gained most, as many regions as there are calls for."""
-        regions = {int(self._regions[i]) for _, i in cells}
-        kept = sorted(regions, key=lambda region: (-self._gains(base, region).sum(), region))
-        while kept and not self._judging.affords(part := [one for one in cells if self._regions[one[1]] in kept]):
+        Each persona takes as many calls again.
+        """
+        most = {
+            region: max(self._gains((own_label(name), True), region).sum() for name in self._own)
+            for region in {int(self._regions[i]) for _, i in cells}
+        }
+        kept = sorted(most, key=lambda region: (-most[region], region))
+        while kept:
+            part = [one for one in cells if self._regions[one[1]] in kept]
+            beside = len(self._own) * self._judging.allowance.cost(self._judging.trials(part))
+            if self._judging.affords(part, beside=beside):
+                return part
             kept.pop()
-        return part if kept else []
+        return []
 
     def _name(self, form: Form, region: int | None = None) -> str:
         # Where an expert, or all, have no demos of their own, there are none to show or to leave out.
@@ -252,7 +276,7 @@ class PersonaGate:
         return f"{form[0]} {'with' if form[1] else 'without'} demos"
 
     def _report(self, picks: Sequence[Pick], missing: Sequence[str]) -> dict[str, object]:
-        personas = sum(label != "bare" for label, _ in self._rows)
+        personas = sum(form not in _BARE for form in self._rows)
         own = {"own": [own_label(name) for name in self._own], "bounds_together": personas} if self._own else {}
         return {
             "confidence": CONFIDENCE,

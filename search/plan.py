@@ -29,7 +29,7 @@ CALLS_PER_LAYOUT = 180
 CROSSED_ARMS = 7
 #: Share of the calls that the race of single prompts leaves, what it saw of the winner included, that judging the
 #: winner or the only layout may take.
-JUDGED = 0.48
+JUDGED_SHARE = 0.48
 #: Most such races, one after the other: with few validation examples, one doesn't use up the calls.
 CROSSINGS = 3
 #: How often each hard region gets instructions of its own, from other failures and examples each time, while there are
@@ -42,8 +42,9 @@ class Plan:
     """How many calls each stage of the search may use.
 
     ``proposals``: model-written instructions. ``single_arms`` / ``single_calls``: single prompts raced, and the calls
-    of that race. ``crossing_calls``: further races, of the best instructions with the best demos. ``region_counts``:
-    numbers of experts tried, best guess first. ``layout_arms`` / ``layout_calls``: mixtures raced. ``validation``:
+    of that race. ``crossing_calls``: further races, of the best instructions with the best demos, where no mixture is
+    tried; where one is given up they get what is left. ``region_counts``: numbers of experts tried, best guess first.
+    ``layout_arms`` / ``layout_calls``: mixtures raced; a single one is only judged. ``validation``:
     validation examples on which the final generalist and the final mixture are compared. What is left goes to the
     region-based choice of instructions. ``kept``: calls that no stage before the trial of personas may use.
     ``calls_per_arm``: calls for which a race of single prompts has one arm.
@@ -127,7 +128,7 @@ class Plan:
             single_calls = left * 48 // 100
             arms = max(3, min(MOST_ARMS, single_calls // each))
             taken, seen = schedule(arms, validation, single_calls)
-            judged = min(validation, int(JUDGED * (left - taken + seen)))
+            judged = min(validation, int(JUDGED_SHARE * (left - taken + seen)))
             layout_calls = judged
         else:
             # More than half of the budget is for two full looks at the judged examples, the generalist's and the

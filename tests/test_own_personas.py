@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from mop.optimization import Run
 from mop.own_personas import NAME_CHARACTERS, OwnPersona, read_own
 from mop.persona import Persona
 from mop.search.guises import own_guises
-from mop.search.persona_gate import FORMS, PLAIN, STRIPPED, in_order, pick_personas
+from mop.search.persona_gate import FIRST, FORMS, PLAIN, STRIPPED, in_order, pick_personas
 from mop.settings import make_settings
 
 FLORIST = OwnPersona("florist", "Speak as the florist whom everybody in the street likes.")
@@ -83,17 +83,21 @@ def test_prompts_without_demos_are_said_to_have_none() -> None:
     assert sorted(one["used"] for one in report["regions"]) == ["bare", 'own "florist"']
 
 
-def only_a_written_instruction_helps_and_it_silences_the_florist(messages: list[dict[str, str]]) -> str:
-    """Right answers to style: 50 % under a written instruction whoever answers, and 95 % as the florist under ours."""
-    asked, told = messages[-1]["content"], messages[0]["content"]
-    if asked.startswith("Say"):
-        written = "one word as asked" in told
-        return "warm" if luck(asked) < (0.5 if written else 0.95 if FLORIST.text in told else 0.1) else "cold"
-    return only_the_florist_is_tender(messages)
+def silencing(first_bare: float, first_as_florist: float) -> Callable[[list[dict[str, str]]], str]:
+    """Right answers to style: 50 % under a written instruction, whoever answers; under the first one as said."""
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        asked, told = messages[-1]["content"], messages[0]["content"]
+        if asked.startswith("Say"):
+            first = first_as_florist if FLORIST.text in told else first_bare
+            return "warm" if luck(asked) < (0.5 if "one word as asked" in told else first) else "cold"
+        return only_the_florist_is_tender(messages)
+
+    return answer
 
 
-def test_an_own_persona_that_the_regions_instruction_silences_is_used_under_the_given_one(tmp_path: Path) -> None:
-    with FakeEndpoint(only_a_written_instruction_helps_and_it_silences_the_florist) as endpoint:
+def test_an_own_persona_that_the_regions_instruction_silences_is_used_under_the_first_one(tmp_path: Path) -> None:
+    with FakeEndpoint(silencing(0.1, 0.95)) as endpoint:
         used = Run()
         mixture = learn(endpoint, used, budget=600, persona=[FLORIST], retrieved=0)
         assert endpoint.served == used.spend.calls <= 600
@@ -107,12 +111,28 @@ def test_an_own_persona_that_the_regions_instruction_silences_is_used_under_the_
     assert FLORIST.text not in mixture.experts[other].prompt.instruction
     report = mixture.report["personas"]
     assert report["own"] == ['own "florist"']
-    assert report["regions"][place]["used"] == 'own "florist" under the given instruction with demos'
+    assert report["regions"][place]["used"] == 'own "florist" under the first instruction with demos'
+    assert all(place not in one["chosen"] for one in mixture.report["instructions"] if one["proposer"] != "given")
     # Where it was behind under the region's instruction it isn't tried under another one.
     assert [one["persona"] for one in report["regions"][other]["tried"]].count('own "florist" with demos') == 1
-    assert not any("given instruction" in one["persona"] for one in report["regions"][other]["tried"])
+    assert not any("first instruction" in one["persona"] for one in report["regions"][other]["tried"])
     mixture.save(tmp_path / "m.mop")
     assert mop.load(tmp_path / "m.mop").experts == mixture.experts
+
+
+@pytest.mark.parametrize("budget", [250, 350, 600])
+def test_what_the_first_instruction_gains_by_itself_is_not_the_personas_merit(budget: int) -> None:
+    with FakeEndpoint(silencing(0.95, 0.95)) as endpoint:
+        mixture = learn(endpoint, budget=budget, persona=[FLORIST], retrieved=0)
+    assert all(one.persona is None or one.persona.kind == "bare" for one in mixture.experts)
+    assert not any(FLORIST.text in one.prompt.instruction for one in mixture.experts)
+
+
+def test_the_first_instruction_is_used_bare_where_it_is_better_than_the_regions() -> None:
+    regions_of = np.repeat([0, 1], 20)
+    plain, first = np.zeros(40), np.repeat([1.0, 0.0], 20)
+    rows = {PLAIN: plain, FIRST: first, ('own "a" under the first instruction', True): first}
+    assert [pick.form for pick in pick_personas(rows, regions_of, 2)] == [FIRST, PLAIN]
 
 
 def test_the_report_names_the_own_personas_and_how_many_bounds_hold_together(learned: tuple[Mixture, int]) -> None:
@@ -187,9 +207,11 @@ def test_a_file_in_which_names_and_personas_do_not_fit_is_refused(fields: dict[s
 def test_own_personas_are_tried_first_and_without_demos_only_after_the_bare_prompt_without() -> None:
     labels = [one.label for one in own_guises([FLORIST, HERMIT], "Answer.")]
     order = in_order([FLORIST.name, HERMIT.name])
-    assert order[:4] == tuple((label, True) for label in labels)
+    assert order[:5] == tuple((label, True) for label in labels)
+    assert order[2] == FIRST
     assert [form for form in order if form[0] not in labels] == list(FORMS)
     assert all(order.index((label, False)) > order.index(STRIPPED) for label in labels[:2])
+    assert in_order([]) == FORMS
 
 
 @given(

@@ -19,7 +19,7 @@ from mop.connect import is_local
 from mop.errors import ArtifactError
 from mop.metrics import get_metric
 from mop.search.methods import DEFAULT_METHOD
-from mop.views.view import number_of
+from mop.views.view import given_up, number_of
 
 if TYPE_CHECKING:
     from mop.estimate import Estimate
@@ -202,7 +202,9 @@ def _one_prompt_validated(mixture: Mixture) -> list[str]:
     examples = plural(mixture.experts[0].validation, "example")
     without = "demos" in found
     what = "the prompt without its demos, which came after the race," if without else "one prompt"
-    return [f"Validation ({examples}): {what} scores {score:.2f}; no mixture was tried."]
+    looked = given_up(mixture)
+    tried = [looked] if looked else []
+    return [f"Validation ({examples}): {what} scores {score:.2f}{'' if looked else '; no mixture was tried'}.", *tried]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

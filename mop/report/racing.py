@@ -99,11 +99,21 @@ def races(mixture: Mixture) -> tuple[Race, ...]:
         seen = [int(max(0.0, number_of(row.get("examples")) or 0.0)) for row in rows]
         longest = max([1, *seen])
         runners = tuple(
-            Runner(cut(row["name"], 120), count, count / longest, _course(row, count, longest, place), not place)
+            Runner(
+                cut(row["name"], 120),
+                count,
+                count / longest,
+                _course(row, count, longest, place),
+                not place and row.get("given_up") is not True,
+            )
             for place, (row, count) in enumerate(zip(rows, seen, strict=True))
         )
         if runners:
             alone = "Only this one was tried; a larger budget tries more. " if len(runners) == 1 else ""
+            if len(runners) == 1 and not runners[0].won:
+                alone = (
+                    "Only this one was tried, and given up: on these examples it was behind the best single prompt. "
+                )
             found.append(Race(title, alone + words, runners))
     return tuple(found)
 

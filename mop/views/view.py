@@ -132,13 +132,28 @@ def signed(value: float) -> str:
     return f"{'−' if rounded < 0 else '+'}{abs(rounded):.2f}"
 
 
+def given_up(mixture: Mixture) -> str | None:
+    """Return in a sentence that a mixture was given up at its first look; None where none was."""
+    rows = mixture.report.get("layouts")
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, Mapping) and row.get("given_up") is True:
+            ours, single, count = (number_of(row.get(key)) for key in ("score", "single", "examples"))
+            if ours is not None and single is not None and count is not None:
+                return (
+                    f"A mixture was behind at a first look ({ours:.2f} against {single:.2f} on "
+                    f"{plural(int(count), 'example')}) and was given up; its calls went into the one prompt."
+                )
+    return None
+
+
 def _verdict(mixture: Mixture) -> Verdict:
     gate = mixture.report.get("gate")
     found = {} if not isinstance(gate, Mapping) else {str(key): number_of(value) for key, value in gate.items()}
     count, ours, single, gain = (found.get(key) for key in ("validation", "mixture", "generalist", "gain"))
     if count is None or ours is None or single is None or gain is None:
         if len(mixture) == 1:
-            return Verdict("One prompt", "This file holds one prompt; no mixture was compared with it.")
+            looked = given_up(mixture)
+            return Verdict("One prompt", looked or "This file holds one prompt; no mixture was compared with it.")
         return Verdict("Not known", "The file does not say how the mixture compares with one prompt.")
     low, high, least = found.get("mixture_low"), found.get("mixture_high"), found.get("gain_low")
     between = "" if low is None or high is None else f" (95 % interval {low:.2f} to {high:.2f})"
