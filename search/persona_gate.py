@@ -2,8 +2,8 @@
 
 Expert personas help with style and hurt with recall and reasoning (arXiv 2603.18507), so each region is asked by
 itself. Every guise (`mop.search.guises`), with the region's demos and without, answers the same validation examples as
-the bare prompt. A persona is used where its paired gain over the better of the two bare prompts, shrunk toward its gain
-over all regions, has a positive lower bound; several are tried, so each bound is wider for that (Bonferroni). A persona
+the bare prompt. A persona is used where its paired gain over the best of the bare prompts, shrunk toward its gain over
+all regions, has a positive lower bound; several are tried, so each bound is wider for that (Bonferroni). A persona
 that the user gives counts like any other: the more are tried, the more each has to show. The region's own examples must
 prove the gain as well, by how far they differ among themselves: in a region of requests of several kinds a persona may
 help some and harm others, which the variance within all regions together, that shrinkage goes by, hides.
