@@ -65,6 +65,11 @@ class Cell:
     bounds: int = field(default=0, compare=False)
 
     @property
+    def era(self) -> int:
+        """The version of the method's decisions."""
+        return ERA_OF.get(self.method, ERA)
+
+    @property
     def key(self) -> str:
         """SHA-256 (24 hex digits) of everything that identifies the cell."""
         # Resolved settings, so that a default that is given explicitly makes no other cell.
@@ -76,7 +81,7 @@ class Cell:
             "sizes": asdict(self.sizes),
             "settings": {name: value for name, value in _settings(resolved).items() if value != defaults[name]},
             "mop": version("mop"),
-            "era": ERA_OF.get(self.method, ERA),
+            "era": self.era,
         }
         if self.parts:
             parts["parts"] = dict(self.parts)
@@ -99,7 +104,7 @@ class Cell:
         """Return what a line of the result file says of the cell, finished or not."""
         return {
             "schema": SCHEMA,
-            "era": ERA_OF.get(self.method, ERA),
+            "era": self.era,
             "cell": self.key,
             "task": self.task,
             "method": self.method,

@@ -34,8 +34,8 @@ MEANS = (0.35, 0.6, 0.8)
 #: Part of the variance of "right or wrong" that prompts share because examples are easy or hard.
 SHARED = 0.4
 TRAIN, VALIDATION = 450, 150
-#: Prompts that are there to be tried, and those of the first race and of the former plan.
-POOL, BEFORE, BEFORE_CALLS = 64, 3, 47
+#: Prompts that are there to be tried, and those of the former plan, with the part of the calls that their race got.
+POOL, BEFORE, BEFORE_SHARE = 64, 3, 0.24
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ async def simulate(budget: int, draws: int, seed: int) -> dict[str, list[float]]
     """Return by way the mean true accuracy of the prompt that wins, for each of `SPREADS`."""
     plan = Plan.of(budget, train=TRAIN, validation=VALIDATION)
     baseline = draws_for(budget)
+    before = int((budget - plan.proposals) * BEFORE_SHARE)
     ways: dict[str, list[float]] = {}
     for spread in SPREADS:
         found: dict[str, list[float]] = {}
@@ -87,7 +88,7 @@ async def simulate(budget: int, draws: int, seed: int) -> dict[str, list[float]]
                 world = World.draw(stream(seed, "race", round(1000 * spread), round(1000 * mean), draw), mean, spread)
                 first, seen = await world.run(range(plan.single_arms), plan.single_calls)
                 winners = {
-                    f"{BEFORE} prompts, {BEFORE_CALLS} calls": (await world.run(range(BEFORE), BEFORE_CALLS))[0],
+                    f"{BEFORE} prompts, {before} calls": (await world.run(range(BEFORE), before))[0],
                     f"{plan.single_arms} prompts, {plan.single_calls} calls": first,
                     "the same, mixture given up": await given_up(world, plan, first, seen),
                     f"random-demos: {baseline} prompts, {budget} calls": (await world.run(range(baseline), budget))[0],

@@ -28,10 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -43,6 +40,7 @@ from mop.lm.weights import DEFAULT_CHAT, DEFAULT_ENCODER
 from mop.metrics import get_metric
 from mop.mixture import PROBES, EncoderRecord, Expert, Mixture
 from mop.prompts import Demo, Prompt, estimate_tokens
+from mop.provenance import made_by
 from mop.retrieval import Retrieval
 
 if TYPE_CHECKING:
@@ -227,12 +225,8 @@ def _decoding(bank: Bank) -> Decoding:
 
 
 def _provenance(bank: Bank, source: str, inputs: int) -> dict[str, Any]:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    created = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     return {
-        "created": created.isoformat(timespec="seconds"),
-        "mop": version("mop"),
-        "python": platform.python_version(),
+        **made_by(),
         "method": AUTHOR,
         "source": source,
         "data_sha256": hashlib.sha256(bank.model_dump_json().encode()).hexdigest(),

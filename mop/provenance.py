@@ -16,6 +16,17 @@ from mop.metrics import get_metric, metric_name
 from mop.settings import Settings
 
 
+def made_by() -> dict[str, Any]:
+    """Return when (``SOURCE_DATE_EPOCH`` if it is set), by which mop and by which Python a file was made."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    created = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return {
+        "created": created.isoformat(timespec="seconds"),
+        "mop": version("mop"),
+        "python": platform.python_version(),
+    }
+
+
 def data_hash(splits: Splits) -> str:
     """Return the SHA-256 of the training and validation examples, in order."""
     digest = hashlib.sha256()
@@ -46,12 +57,8 @@ def provenance_of(settings: Settings, splits: Splits, spend: Spend) -> dict[str,
     """Return what the file of a mixture says of the run that learned it, before what only its end knows."""
     # Only what the run decided and used goes in, never how fast it was or what the ledger held already: the same
     # seed and answers give the same file.
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    created = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     return {
-        "created": created.isoformat(timespec="seconds"),
-        "mop": version("mop"),
-        "python": platform.python_version(),
+        **made_by(),
         "method": settings.method,
         "seed": settings.seed,
         "model": settings.model,
