@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -23,13 +24,19 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
+@contextmanager
+def two_workers() -> Iterator[Any]:
     """A cluster of two workers in this process."""
     from dask.distributed import LocalCluster
 
     how = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
     with LocalCluster(n_workers=2, threads_per_worker=1, **how) as made:
+        yield made
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    with two_workers() as made:
         yield made
 
 
@@ -45,10 +52,9 @@ async def begun(server: FakeEndpoint, asked: asyncio.Task[Any]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_workers_that_are_gone_end_the_wait(
-    cluster: Any, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with FakeEndpoint(faults=lambda *_: Fault(delay=2)) as server:
+async def test_workers_that_are_gone_end_the_wait(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The endpoint outlives the cluster: jobs that nobody waits for go on, and would try a dead one for a minute.
+    with FakeEndpoint(faults=lambda *_: Fault(delay=2)) as server, two_workers() as cluster:
         asked = asyncio.create_task(spend(cluster.scheduler_address, postgres.url(), server))
         await begun(server, asked)
         be_impatient(monkeypatch)
@@ -59,9 +65,9 @@ async def test_workers_that_are_gone_end_the_wait(
 
 
 async def test_a_scheduler_that_says_nothing_any_more_ends_the_wait(
-    cluster: Any, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with FakeEndpoint(latency=0.1) as server, Wire(cluster.scheduler_address) as wire:
+    with FakeEndpoint(latency=0.1) as server, two_workers() as cluster, Wire(cluster.scheduler_address) as wire:
         asked = asyncio.create_task(spend(wire.address, postgres.url(), server, count=200))
         await begun(server, asked)
         be_impatient(monkeypatch)
