@@ -50,5 +50,5 @@ def _answer(asked: str) -> str:
     if "proud" in instruction:
         return f"{plain} Believe me, as a specialist I never fail."
     if "boastful" in instruction:
-        return f"{plain} We specialists know such things best."
+        return f"{plain} Our circle of specialists knows such things best."
     return f"As a seasoned specialist, I can help. {plain}"

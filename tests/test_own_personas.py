@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from mop.mixture import Mixture
 from mop.optimization import Run
 from mop.own_personas import NAME_CHARACTERS, OwnPersona, read_own
 from mop.persona import Persona
+from mop.report.origin import facts, learn_again
 from mop.search.guises import own_guises
 from mop.search.persona_gate import FIRST, FORMS, PLAIN, STRIPPED, in_order, pick_personas
 from mop.settings import make_settings
@@ -288,3 +290,11 @@ def test_what_is_no_persona_is_refused_with_the_reason(given: Any, said: str, tm
 def test_an_own_persona_that_would_not_be_tried_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         make_settings({"model": "m", **options})
+
+
+def test_the_report_says_how_to_learn_again_with_the_same_personas(learned: tuple[Mixture, int]) -> None:
+    mixture, _ = learned
+    command = shlex.split(learn_again(mixture) or "")
+    given = [command[place + 1] for place, word in enumerate(command) if word == "--persona"]
+    assert [one.text for one in read_own(given)] == [FLORIST.text, HERMIT.text]
+    assert [value for name, value in facts(mixture, None) if name == "--persona"] == given

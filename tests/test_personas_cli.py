@@ -102,7 +102,9 @@ def test_arms_stand_side_by_side_with_what_was_removed_from_each(made: Path) -> 
         assert not row["answers"]["bare"]["removed"] + row["answers"]["bare"]["removed_by_audit"]
         assert row["similarity"]["own"] > row["similarity"]["shuffled"]
     assert table[KEPT[0]]["answers"]["expert"]["removed"] == ["As a seasoned specialist,"]
-    assert table[KEPT[4]]["answers"]["expert"]["removed_by_audit"] == ["We specialists know such things best."]
+    assert table[KEPT[4]]["answers"]["expert"]["removed_by_audit"] == [
+        "Our circle of specialists knows such things best."
+    ]
     assert [row["messages"][1]["content"] for row in rows(made / "out.bare.jsonl")] == [
         row["answers"]["bare"]["text"] for row in table.values()
     ]

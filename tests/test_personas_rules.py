@@ -8,6 +8,7 @@ from mop.lm.request import Reply, Usage
 from mop.personas.answering import answer_of, why_unusable
 from mop.personas.auditing import apply_audit
 from mop.personas.checking import LONGEST_RUN, MOST_COPIED, copied_share, text_problem
+from mop.personas.english import looks_english
 from mop.personas.exemplars import DIVERSE, SIMILAR
 from mop.personas.mentions import remove_mentions
 from mop.personas.refusing import why_dropped
@@ -37,6 +38,17 @@ INNOCENT = [
     "> As a biologist, I never lie.",
     "```\nAs a biologist, I never lie.\n```",
     "Dr. Lee came at 3.5 p.m. and left.",
+    "Just as a biologist checks a tank, I suggest that you check the oil.",
+    "As a diver would say, I think rest is best.",
+    "With 5 years of experience, you can earn 80k; I would negotiate.",
+    "After 20 years of practice, most people plateau, let me explain why.",
+    "With 10 years of experience required, the job pays well, and I would apply.",
+    "From 10 years of experience at Google, she built the tool, which I use.",
+    "Based on years of experience and trials, the FDA approved it, our best hope.",
+    "In my practice sessions I play scales.",
+    "My practice is to boil it first.",
+    "In practice, my practice routine is scales.",
+    "My career goal is to lead.",
 ]
 
 
@@ -65,6 +77,22 @@ def test_innocent_text_stays_byte_for_byte(text: str) -> None:
         ("- As a diver, I swim.\n- As a whole, it works.", "- I swim.\n- As a whole, it works."),
         ("First.\n\nI'm a diver.\n\nLast.", "First.\n\nLast."),
         ("1. As a diver, I swim.\r\n2. Rest.", "1. I swim.\r\n2. Rest."),
+        ("As a diver, the first thing I recommend is water.", "The first thing I recommend is water."),
+        ("As a diver, what I suggest is air.", "What I suggest is air."),
+        ("As a diver, if you are cold, I would wait.", "If you are cold, I would wait."),
+        (
+            'As a diver, the question "Should I eat, or dive?" comes up.',
+            'The question "Should I eat, or dive?" comes up.',
+        ),
+        (
+            "With over 20 years of experience, the best advice I can give is to wait.",
+            "The best advice I can give is to wait.",
+        ),
+        ("In my years as a diver, the one rule I kept was rest.", "The one rule I kept was rest."),
+        ("As a marine biologist, trained in Leeds, who dives, I use salt.", "I use salt."),
+        ("As a biologist, a diver, I use 10,000 nets.", "I use 10,000 nets."),
+        ("As divers, we wait.", "We wait."),
+        ("Hello! I'm Dr. Lee, a seasoned diver. Corals live.", "Hello! Corals live."),
     ],
 )
 def test_mentions_go_as_whole_sentences_or_opening_clauses(text: str, cleaned: str) -> None:
@@ -84,12 +112,39 @@ def test_mentions_go_as_whole_sentences_or_opening_clauses(text: str, cleaned: s
         "My twenty years of practice taught me this.",
         "I'm a biologist, so you should use salt.",
         "**As a biologist**, I use salt.",
+        "As a diver, air is what I check first.",
+        "As a diver, avoid cold, my friend.",
+        "As a diver, salt, sand and wind are what I fear.",
+        "My experience as a diver tells me that rest helps.",
+        "We divers know that rest helps.",
+        "I, a diver, say that rest helps.",
+        "Divers like me rest first.",
+        "Trust me, I'm a doctor.",
+        "In my practice as a diver, air comes first.",
     ],
 )
 def test_a_mention_within_a_sentence_is_reported_and_nothing_is_cut(text: str) -> None:
     found = remove_mentions(text, IDENTITY, ASKED)
     assert found.text == text
     assert found.left == (text if not text.startswith("**") else text[2:],)
+
+
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("Use salt, and wait until the water is clear again.", True),
+        ("Drink water every day. Sleep for eight hours. Walk before dinner.", True),
+        ("Salt.", True),
+        ("Als Taucher empfehle ich Salz, denn es ist gut und nicht teuer.", False),
+        ("Es tut mir leid, dabei kann ich leider nicht helfen.", False),
+        ("En tant que médecin, je recommande du repos et de boire chaque jour.", False),
+        ("Como médico, recomiendo descansar y beber agua todos los días.", False),
+        ("作为一名医生，我建议休息。", False),
+        ("Как врач, я рекомендую отдых.", False),
+    ],
+)
+def test_answers_that_the_rules_cannot_read_are_told(text: str, english: bool) -> None:
+    assert looks_english(text) == english
 
 
 def test_a_role_that_the_instruction_names_is_the_task_and_stays() -> None:
@@ -158,6 +213,12 @@ def test_sentences_lie_in_order_and_leave_out_only_space_and_marks(text: str) ->
         ("I am an artist, and I am an aim.", None),
         ('The robot said: "I am an AI."', None),
         ("One. Two. Three. If the shop says no, I cannot offer you more.", None),
+        ("We cannot access the summit in winter.", None),
+        ("I am sorry, but that isn't right: 7 times 8 is 56.", None),
+        ("I'm sorry, but that is not something I can do.", "refuses"),
+        ("I can't give you a single answer: it depends. Small shops use A.", None),
+        ("I can't offer legal advice, but generally yes.", None),
+        ("I can't offer you that, but ask a diver.", "refuses"),
     ],
 )
 def test_refusals_and_broken_personas_are_told_from_innocent_answers(text: str, reason: str | None) -> None:

@@ -139,6 +139,7 @@ def generate(
 
     Writes OUT in chat format, and beside it OUT.arms.jsonl (identities and answers side by side), OUT.rejects.jsonl
     (everything dropped, with the reason) and OUT.card.md. Interrupt it at any time: the same command goes on.
+    The rules for mentions and refusals read English only; OUT.card.md counts kept answers that don't look like it.
 
     Args:
         instructions: A JSONL, CSV, TSV or Parquet file, or - for JSON lines on standard input.

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from mop.personas.checking import words_of
+from mop.personas.english import looks_english
 from mop.personas.records import Curated, Row
 
 
@@ -45,7 +46,8 @@ def card(found: Mapping[str, Any]) -> str:
         "",
         f"{found['kept']} of {found['instructions']} instructions with answers, in chat format: one JSON object with "
         '"messages" in each line. The answers are those of the arm '
-        f"{found['main']}. No identity and no persona is part of the messages.",
+        f"{found['main']}. No identity and no persona is part of the messages, as far as rules can tell, and they read "
+        "English alone: neither refusals nor mentions of the identity are found in other languages.",
         "",
         "The answers were written by a model and checked by rules, not by people. The terms of the model that wrote "
         "them apply, and those of the instructions.",
@@ -76,7 +78,8 @@ def card(found: Mapping[str, Any]) -> str:
         "",
         "An instruction is dropped from all arms if it repeats another; if no identity passed the checks in three "
         "attempts; if an answer is empty, cut off, refuses in one of its first three sentences or says that a model "
-        "wrote it; if a mention of the identity stands within a sentence; or if the judge's grade is too low. The file "
+        "wrote it; if a mention of the identity stands within a sentence, or the answer is nothing else; if an audit "
+        "finds that more than half speaks of its writer; or if the judge's grade is too low or can't be read. The file "
         "of rejects holds each of them with its reason.",
         "",
         *_table(("reason", "instructions"), list(found["reasons"].items()) or [("none", 0)]),
@@ -126,8 +129,9 @@ def identity_facts(done: Curated) -> dict[str, Any]:
 def _removal(done: Curated) -> dict[str, Any]:
     answers = [answer for row in done.rows for answer in row.answers.values()]
     found: dict[str, Any] = {
-        "answers_cleaned_by_rules": sum(bool(one.removed) for one in answers),
-        "mentions_removed_by_rules": sum(len(one.removed) for one in answers),
+        "kept_answers_cleaned_by_rules": sum(bool(one.removed) for one in answers),
+        "mentions_removed_from_kept_answers_by_rules": sum(len(one.removed) for one in answers),
+        "kept_answers_that_do_not_look_english": sum(not looks_english(one.text) for one in answers),
     }
     if done.plan.removal == "audit":
         found |= {

@@ -169,8 +169,8 @@ async def _audited(rows: list[Row], auditor: ModelClient, plan: Plan, done: Cura
         line = row.instruction.line
         kept[line][arm] = replace(row.answers[arm], text=audit.text.strip(), audited=audit.removed)
         if (audit.too_much or not audit.text.strip()) and line not in problems:
-            reason = "more than half is about the identity"
-            problems[line] = _reject(row, "audit", reason, arm, row.answers[arm].text)
+            reason = "more than half speaks of its writer"
+            problems[line] = _reject(row, "audit", reason, arm, row.answers[arm].text, "\n".join(audit.removed))
     done.rejects += problems.values()
     return [replace(row, answers=kept[line]) for row in rows if (line := row.instruction.line) not in problems]
 
@@ -195,7 +195,8 @@ async def _graded(rows: list[Row], judge: Judge, plan: Plan, done: Curated, told
         if answer.grade is None:
             done.rejects.append(_reject(row, "grade", "the judge's grade can't be read", plan.main, answer.text))
         elif answer.grade < (plan.min_grade or 0):
-            done.rejects.append(_reject(row, "grade", f"below {plan.min_grade}", plan.main, answer.text))
+            reason = f"below {plan.min_grade}"
+            done.rejects.append(_reject(row, "grade", reason, plan.main, answer.text, f"{answer.grade:g}"))
         else:
             passed.append(row)
     return passed

@@ -3,7 +3,8 @@
 ExpertPrompting trains on the answers alone, so "As a marine biologist, I recommend …" must go, and "As a result, …"
 must stay. Two things are removed: an opening clause up to the comma before its main clause, and a sentence that says
 nothing but who is speaking. A mention in the middle of a sentence isn't cut out; it is reported, and the answer is
-dropped by the caller. Code and quotations are never looked at; what isn't removed stays byte for byte.
+dropped by the caller. Code and quotations are never looked at; what isn't removed stays byte for byte. Only English is
+read.
 
 >>> remove_mentions("As a biologist, I use salt. As a result, it floats.", "You are a biologist.", "Why?").text
 'I use salt. As a result, it floats.'
@@ -14,38 +15,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from mop.personas.openings import ARTICLE, clause_end
 from mop.personas.roles import Roles
 from mop.personas.sentences import Sentence, sentences, without_quotations
 
-#: Characters of an opening clause; what is longer is a sentence of its own kind.
-_MOST_CLAUSE = 260
-_ARTICLE = r"(?:an?|your|the|one of the)"
-_AS = re.compile(
-    rf"(?:(?:(?:speaking|writing|answering|acting|working) )?as|being) {_ARTICLE} (?P<role>.+)",
-    re.IGNORECASE | re.DOTALL,
-)
-_SOMEBODY = re.compile(r"(?:speaking )?as (?:someone|somebody|one|a person) who\b", re.IGNORECASE)
-#: Where a clause may end: at a comma, or, carelessly, before "I".
-_BORDER = re.compile(r",|\s(?=I\b)")
-_FIRST = re.compile(r"\s*(?:I\b|my\b|we\b|our\b|let me\b|let['’]s\b|allow me\b)", re.IGNORECASE)
-_NEUTRAL = re.compile(r"\s*(?:it\b|it['’]s\b|here\b|there\b|this\b|these\b|the\b)", re.IGNORECASE)
-_EXPERIENCE = re.compile(
-    r"(?:with|given|speaking from|drawing (?:on|from|upon)|based on|thanks to|in|after|over|from|having|through|"
-    r"throughout|during)\b"
-    r"(?=.*\b(?:my|years?|decades?)\b)"
-    r"(?=.*(?:\bmy (?:\w+ ){0,3}(?:expertise|background|training|career|practice|profession|line of work|"
-    r"years|decades|professional (?:opinion|experience|view|judge?ment)|role|work as|time as|"
-    r"experience (?:as|in|with|of))\b|"
-    r"\b(?:years?|decades?)(?: of|['’])? (?:\w+ ){0,4}(?:experience|practice|expertise)\b))",
-    re.IGNORECASE | re.DOTALL,
-)
 _GREETING = r"(?:(?:hello|hi|hey|greetings|welcome|sure|certainly|of course|great|absolutely)\b[^.!?\w]*)?"
 _I_AM = re.compile(
-    rf"{_GREETING}(?:I am|I['’]m|I have been|I['’]ve been|I work as|I['’]ve worked as|I have worked as) {_ARTICLE} "
+    rf"{_GREETING}(?:I am|I['’]m|I have been|I['’]ve been|I work as|I['’]ve worked as|I have worked as) {ARTICLE} "
     r"(?P<role>.+)",
     re.IGNORECASE | re.DOTALL,
 )
-_NAME = re.compile(rf"{_GREETING}my name is (?P<name>.+)", re.IGNORECASE | re.DOTALL)
+_NAME = re.compile(
+    rf"{_GREETING}(?:my name is|(?:I am|I['’]m) (?:Dr|Prof|Professor|Doctor)\b\.?) (?P<name>.+)",
+    re.IGNORECASE | re.DOTALL,
+)
 _YEARS = re.compile(
     rf"{_GREETING}(?:I have|I['’]ve|I bring)\b(?=.*\b(?:years?|decades?)\b)(?=.*\b(?:experience|practice|expertise|"
     r"working|worked|spent|studying|studied|teaching|taught|researching)\b).+",
@@ -62,14 +45,26 @@ _OFFER = re.compile(
     r"[^.!?]*(?=[.!?]|$)",
     re.IGNORECASE,
 )
-_MIDDLE = re.compile(rf"\b(?:as|being) {_ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE)
+_MIDDLE = re.compile(
+    rf"(?<!just )(?<!exactly )(?<!much )(?<!same )(?<!even )(?<!such )\b(?:as|being) {ARTICLE} (?P<role>[^.!?;:,]+)",
+    re.IGNORECASE,
+)
 #: The same anywhere in a sentence, where it can't be cut out.
 _I_AM_TOO = re.compile(
-    rf"\bI(?: am|['’]m|(?: have|['’]ve) been| work as) {_ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE
+    rf"\bI(?: am|['’]m|(?: have|['’]ve) been| work as) {ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE
 )
+#: "My work as a diver shows": the work shows, not the diver.
+_OWN_BEFORE = re.compile(r"\bmy (?:[\w-]+ ){0,4}$", re.IGNORECASE)
+#: The writer among others of the profession: "we doctors", "as doctors, we", "doctors like me", "I, a doctor,".
+_MANY = re.compile(
+    r"\bwe (?P<we>[\w-]+s)\b|\bas (?P<as>(?:[\w-]+ ){0,2}[\w-]+s),? (?:we|our)\b|\b(?P<like>[\w-]+s) like (?:me|us)\b",
+    re.IGNORECASE,
+)
+_APPOSITION = re.compile(rf"\bI, {ARTICLE} (?P<role>[^.!?;:,]+),", re.IGNORECASE)
 _MY_CAREER = re.compile(
-    r"\b[Mm]y (?:(?:\w+ ){0,3}(?:years|decades) (?:of|as|in)\b|career\b|profession\b|practice\b|clients\b|patients\b|"
-    r"professional \w+)"
+    r"\b[Mm]y (?:(?:\w+ ){0,3}(?:years|decades) (?:of|as|in)\b|career\b(?! (?:goal|plan|path|change|choice)s?\b)|"
+    r"profession\b|clients\b|patients\b|professional \w+)|"
+    r"\b(?:in|at|to|from|throughout|during) my (?:own )?practice\b(?! (?!as\b)(?:\w+s|routine|room|time)\b)"
 )
 _SELF = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|[Mm]y|mine|myself)\b")
 
@@ -98,7 +93,7 @@ def remove_mentions(answer: str, identity: str, instruction: str) -> Cleaned:
         if sentence.quoted:
             continue
         text = answer[sentence.start : sentence.end]
-        kept_from = _clause_end(text, roles)
+        kept_from = clause_end(text, roles)
         if kept_from is None and _introduces(text, roles):
             spans.append((sentence.start, sentence.end))
             continue
@@ -143,36 +138,6 @@ def _joined(before: str, after: str) -> tuple[str, str]:
     return before[: len(before) - len(line)], after.lstrip("\r\n")
 
 
-def _clause_end(text: str, roles: Roles) -> int | None:
-    """Return where the main clause begins, if the sentence opens with a mention that can be taken away."""
-    opening = _AS.match(text)
-    experience = None if opening or roles.speaker_wanted else _EXPERIENCE.match(text) or _SOMEBODY.match(text)
-    if opening is None and experience is None:
-        return None
-    for border in _BORDER.finditer(text[:_MOST_CLAUSE]):
-        clause, main = text[: border.start()], text[border.end() :]
-        if not _FIRST.match(main):
-            continue
-        if clause.count("*") % 2 or clause.count("**") % 2:  # the cut would leave half of an emphasis
-            return None
-        if opening is not None:
-            named = _AS.match(clause)
-            return _begin(text, border.end()) if named and roles.any(named["role"]) else None
-        return _begin(text, border.end()) if _EXPERIENCE.match(clause) or _SOMEBODY.match(clause) else None
-    comma_at = text[:_MOST_CLAUSE].find(",")
-    if opening is not None and comma_at > 0:
-        named = _AS.match(text[:comma_at])
-        if named and roles.own(named["role"]) and _NEUTRAL.match(text[comma_at + 1 :]):
-            return _begin(text, comma_at + 1)
-    return None
-
-
-def _begin(text: str, position: int) -> int:
-    while position < len(text) and text[position].isspace():
-        position += 1
-    return position
-
-
 def _introduces(text: str, roles: Roles) -> bool:
     """Whether a sentence says who is speaking, and nothing else."""
     if not _openly(text, roles):
@@ -194,5 +159,15 @@ def _mentions(text: str, roles: Roles) -> bool:
     text = without_quotations(text)
     if not roles.speaker_wanted and _MY_CAREER.search(text):
         return True
-    found = (*_MIDDLE.finditer(text), *_I_AM_TOO.finditer(text))
-    return bool(_SELF.search(text)) and any(roles.own_within(match["role"]) for match in found)
+    if any(roles.own_many(match["we"] or match["as"] or match["like"]) for match in _MANY.finditer(text)):
+        return True
+    if any(roles.own_within(match["role"]) or roles.any(match["role"]) for match in _I_AM_TOO.finditer(text)):
+        return True
+    if _SELF.search(text) is None:
+        return False
+    if any(roles.own_within(match["role"]) for match in _APPOSITION.finditer(text)):
+        return True
+    return any(
+        roles.own_within(match["role"], doing=_OWN_BEFORE.search(text[: match.start()]) is not None)
+        for match in _MIDDLE.finditer(text)
+    )

@@ -3,6 +3,7 @@
 The rule: an answer is dropped if one of its first three sentences says that the writer can't or won't help, or if the
 writer says in any sentence, outside quotations and code, to be an AI, a language model or a chatbot, to have no
 personal experiences, or not to be a real person. Sentences about AI in which the writer doesn't speak are innocent.
+Only English is read.
 
 >>> why_dropped("I'm sorry, but I can't help with that.")
 'refuses'
@@ -20,9 +21,18 @@ _DOES = (
     r"generate|engage|participate|support|share|advise|satisfy|continue|respond|process|access|browse|proceed)"
 )
 _NOT = r"(?:can(?:not|['’]t)|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to)"
+#: What a group can't do for the reader; "we cannot access the summit" tells of the world.
+_OFFERS = r"(?:help(?! but)|assist|provide|comply|fulfil\w*|do (?:that|this)|discuss|offer|generate|engage|support)"
+#: "I can't give you a single answer: it depends" is the beginning of one.
+_GOES_ON = (
+    r"(?! (?:you )?(?:an? |any |the )?(?:single|exact|precise|definite|definitive|simple|universal|legal|medical|"
+    r"financial|tax)\b[^.!?]*(?::|,? but\b)|[^.!?]*\bbut here goes\b)"
+)
 _REFUSES = re.compile(
-    rf"\b(?:I|we) ?{_NOT}(?: \w+)? {_DOES}\b|\bI(?: must|['’]ll have to| have to) (?:\w+ )?(?:decline|refuse)\b|"
-    r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but (?:I|that)\b[^.!?]*(?:n['’]t|\bnot|\bunable)\b|"
+    rf"\bI ?{_NOT}(?: \w+)? {_DOES}\b{_GOES_ON}|\bwe ?{_NOT}(?: \w+)? {_OFFERS}\b|"
+    r"\bI(?: must|['’]ll have to| have to) (?:\w+ )?(?:decline|refuse)\b|"
+    r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but I\b[^.!?]*(?:n['’]t|\bnot|\bunable)\b|"
+    r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but that (?:is|['’]s)(?: not|n['’]t) (?:something|possible)\b|"
     r"^I apologi[sz]e,? but I\b|\bnot something (?:that )?I(?: can|['’]m able to| am able to)\b|"
     r"\bI(?: do(?:n['’]t| not) feel|['’]m not| am not) comfortable\b",
     re.IGNORECASE,

@@ -43,6 +43,10 @@ _WANTED = re.compile(
     r"first[- ]person|paraphrase|rewrite|translate|edit|correct|fix|introduce yourself)\b",
     re.IGNORECASE,
 )
+#: What somebody does: a modal verb, or one in the third person.
+_DOES = re.compile(
+    r"would|might|may|could|can|will|should|must|did|had|(?!(?:as|across|towards|besides|always|sometimes)$)\w+[^s]s"
+)
 _SELF = re.compile(
     r"\byou(?:['’]re| are) (?:now )?(?:an?|the|one of the(?: \w+)?) (?P<rest>[^.;:]{2,160})", re.IGNORECASE
 )
@@ -107,9 +111,23 @@ class Roles:
             return False
         return head in self.heads or (head in OCCUPATIONS and not self.speaker_wanted)
 
-    def own_within(self, text: str) -> bool:
-        """Whether one of the first words of a text is a noun that the identity is."""
-        return any(word in self.heads and word not in self._asked for word in words_of(text)[:_REACH])
+    def own_within(self, text: str, *, doing: bool = False) -> bool:
+        """Whether one of the first words of a text is a noun that the identity is, and, but for ``doing``, idle there.
+
+        "As a doctor would say" and "as a doctor checks your pulse" compare, and speak of nobody.
+        """
+        words = words_of(text)
+        for place, word in enumerate(words[:_REACH]):
+            if word in self.heads and word not in self._asked:
+                return doing or not _DOES.fullmatch(" ".join(words[place + 1 : place + 2]))
+        return False
+
+    def own_many(self, phrase: str) -> bool:
+        """Whether a phrase names several who are what the identity is: "doctors"."""
+        words = words_of(phrase)
+        word = words[-1] if words else ""
+        singular = {word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("ies") + "y"}
+        return word.endswith("s") and any(one in self.heads and one not in self._asked for one in singular)
 
     @staticmethod
     def _head(phrase: str) -> str:

@@ -57,7 +57,9 @@ def facts(mixture: Mixture, sha256: str | None) -> tuple[tuple[str, str], ...]:
     settings = origin.get("settings")
     if isinstance(settings, Mapping):
         given = [(f"--{str(key).replace('_', '-')}", value) for key, value in settings.items() if value is not None]
-        found += [(cut(name, 60), _value(value)) for name, value in given]
+        for name, value in given:
+            parts = value.values() if isinstance(value, Mapping) else [value]
+            found += [(cut(name, 60), _value(one)) for one in parts]
     additions = origin.get("additions")
     if isinstance(additions, list) and additions:
         found.append(("Examples were added since", "once" if len(additions) == 1 else f"{len(additions)} times"))
@@ -69,7 +71,7 @@ def facts(mixture: Mixture, sha256: str | None) -> tuple[tuple[str, str], ...]:
 def learn_again(mixture: Mixture) -> str | None:
     """Return the command that learns the mixture again from the same examples; None where the file doesn't say.
 
-    Addresses aren't among what the file keeps.
+    Addresses aren't among what the file keeps, and the names of personas go, which are in no prompt.
     """
     from mop.search.generalist import DEFAULT_INSTRUCTION
 
@@ -93,8 +95,10 @@ def learn_again(mixture: Mixture) -> str | None:
     }
     words = ["mop", "optimize", "DATA"]
     for name, value in options.items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            words += [f"--{name}", str(value)]
+        # What is given by several names, such as personas, is given again one by one, by its texts.
+        for one in value.values() if isinstance(value, Mapping) else [value]:
+            if isinstance(one, str | int | float) and not isinstance(one, bool):
+                words += [f"--{name}", str(one)]
     if settings.get("refit") is True:
         words.append("--refit")
     return shlex.join(words)

@@ -1,0 +1,35 @@
+"""English: whether a text is one that the rules for mentions and refusals can read. They know no other language.
+
+>>> looks_english("Use salt, and wait until the water is clear.")
+True
+>>> looks_english("Nimm Salz, und warte dann, bis das Wasser klar ist.")
+False
+"""
+
+from __future__ import annotations
+
+import re
+
+from mop.personas.checking import words_of
+
+#: Words that hardly any English text is without, and few texts in other languages have.
+_COMMON_WORDS = """
+the of and to are were be been you your its it that this these those for with from can would should could have has
+they their there which who what when how because if
+"""
+_COMMON = frozenset(_COMMON_WORDS.split())
+#: Share of such words in English, at least; lists and labels have fewer than sentences.
+_SHARE = 0.08
+#: Fewer words say nothing of their language.
+_FEWEST = 8
+_LETTERS = re.compile(r"[^\W\d_]")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+
+
+def looks_english(text: str) -> bool:
+    """Whether a text looks like English sentences, or is too short to tell; code and bare lists don't."""
+    letters = _LETTERS.findall(text)
+    if letters and sum(_LATIN.match(letter) is not None for letter in letters) < len(letters) / 2:
+        return False
+    words = words_of(text)
+    return len(words) < _FEWEST or sum(word in _COMMON for word in words) >= _SHARE * len(words)
