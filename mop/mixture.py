@@ -184,21 +184,32 @@ class Mixture:
         """Return the route of each row of ``vectors`` (queries that are encoded already)."""
         return self.router.route(vectors)
 
-    def prompt_of(self, route: Route) -> Prompt:
-        """Return the prompt that answers a query with this route."""
-        return self.generalist if route.fallback else self.experts[route.expert].prompt.retrieving(route.retrieved)
+    def prompt_of(self, route: Route, persona: str | None = None) -> Prompt:
+        """Return the prompt that answers a query with this route, told to be ``persona`` in place of a learned one."""
+        expert = self.experts[route.expert]
+        prompt = self.generalist if route.fallback else expert.prompt.retrieving(route.retrieved)
+        if persona is None:
+            return prompt
+        bare = prompt if route.fallback or expert.persona is None else expert.persona.taken_off(prompt)
+        return bare.told(persona)
 
     # -- answering
 
     async def apredict(
-        self, queries: Sequence[str], client: ModelClient | None = None, *, replay: bool = False
+        self,
+        queries: Sequence[str],
+        client: ModelClient | None = None,
+        *,
+        replay: bool = False,
+        persona: str | None = None,
     ) -> list[Answer]:
         """Route and answer each query; the async form of `predict`."""
         checked = checked_queries(queries)
         if not checked:
             return []
         # Encoding is work for a processor, and an endpoint's encoder waits for its own loop.
-        return await self.answer_routed(checked, await asyncio.to_thread(self.route, checked), client, replay=replay)
+        routes = await asyncio.to_thread(self.route, checked)
+        return await self.answer_routed(checked, routes, client, replay=replay, persona=persona)
 
     async def answer_routed(
         self,
@@ -207,13 +218,15 @@ class Mixture:
         client: ModelClient | None = None,
         *,
         replay: bool = False,
+        persona: str | None = None,
     ) -> list[Answer]:
         """Answer queries whose routes are known, expert by expert, so that prefix caches serve each prompt."""
         from mop.connect import connected
 
         order = sorted(range(len(queries)), key=lambda i: (routes[i].fallback, routes[i].expert, i))
         async with connected(client, self.model, self.provenance, replay=replay) as live:
-            requests = [self.decoding.request(live.model, self.prompt_of(routes[i]), queries[i]) for i in order]
+            prompts = {i: self.prompt_of(routes[i], persona) for i in order}
+            requests = [self.decoding.request(live.model, prompts[i], queries[i]) for i in order]
             replies = await live.complete_many(requests)
         answers: dict[int, Answer] = {
             i: Answer(reply.text.strip(), routes[i].expert, reply.usage)
@@ -222,16 +235,23 @@ class Mixture:
         return [answers[i] for i in range(len(queries))]
 
     def predict(
-        self, queries: Sequence[str], client: ModelClient | None = None, *, replay: bool = False
+        self,
+        queries: Sequence[str],
+        client: ModelClient | None = None,
+        *,
+        replay: bool = False,
+        persona: str | None = None,
     ) -> list[Answer]:
         """Route and answer each query with the model that the mixture was learned for, or with ``client``.
 
-        One model call for each query; with ``replay`` none, every answer comes from the ledger. Raises DataError for an
-        empty query, ModelError if the model can't answer, NotRecorded if a replay doesn't find a call.
+        One model call for each query; with ``replay`` none, every answer comes from the ledger. ``persona`` is told to
+        every expert before its instruction, in place of a persona that it learned: who is to answer, and how. Nothing
+        was measured with it, and demos and the length of answers stay as learned. Raises DataError for an empty query,
+        ModelError if the model can't answer, NotRecorded if a replay doesn't find a call.
         """
         from mop.sync import run
 
-        return run(self.apredict(queries, client, replay=replay))
+        return run(self.apredict(queries, client, replay=replay, persona=persona))
 
     # -- files
 

@@ -55,6 +55,14 @@ def read_own(given: Any) -> tuple[OwnPersona, ...]:
     return tuple(found)
 
 
+def the_one(given: str) -> OwnPersona:
+    """Return the one persona of a text or ``@FILE``; raises SettingsError as `read_own` does, and if there are more."""
+    found = read_own(given)
+    if len(found) != 1:
+        raise SettingsError(f"{given[1:]} has {len(found)} personas; give one of them as a text.")
+    return found[0]
+
+
 def _of(given: Any) -> list[OwnPersona]:
     if isinstance(given, OwnPersona):
         return [_checked(given.name, given.text, "the settings")]

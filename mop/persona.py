@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from mop.prompts import Prompt
 
 #: ``bare``: no persona. ``generic``: the same for every region. ``expert``: an identity written for the region.
 #: ``role-play``: that identity as a turn before the demos, which the model accepts. ``own``: one that the user gave.
@@ -37,6 +39,14 @@ class Persona:
     gain_low: float
     gain_high: float
     name: str = ""
+
+    def taken_off(self, prompt: Prompt) -> Prompt:
+        """Return the prompt of an expert that is told to be this, without it."""
+        if not self.text:
+            return prompt
+        if self.kind == "role-play":
+            return replace(prompt, demos=tuple(demo for demo in prompt.demos if demo.input != self.text))
+        return replace(prompt, instruction=prompt.instruction.removeprefix(self.text).lstrip())
 
     @property
     def sentence(self) -> str:

@@ -76,6 +76,10 @@ class Prompt:
         """
         return replace(self, retrieved=tuple(demos))
 
+    def told(self, persona: str) -> Prompt:
+        """Return this prompt with a persona before its instruction."""
+        return replace(self, instruction=f"{persona}\n\n{self.instruction}" if self.instruction else persona)
+
     def messages(self, query: str) -> tuple[Message, ...]:
         """Return the chat messages that ask ``query``; what comes before the retrieved demos is always the same."""
         if self.layout == "block":

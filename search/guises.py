@@ -73,8 +73,8 @@ class Guise:
         demos = prompt.demos if self.demos else ()
         if self.kind == "role-play":
             return replace(prompt, demos=(Demo(self.text, self.reply), *demos))
-        told = f"{self.text}\n\n{prompt.instruction}" if self.text else prompt.instruction
-        return replace(prompt, instruction=told, demos=demos)
+        prompt = replace(prompt, demos=demos)
+        return prompt.told(self.text) if self.text else prompt
 
 
 BARE = Guise()

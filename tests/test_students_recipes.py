@@ -255,6 +255,7 @@ def test_another_role_can_be_put_into_a_students_mouth_and_roles_are_counted(tmp
 
 def test_the_command_line_trains_answers_and_scores(tmp_path, tiny, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    answer = OpenStudent.answer
     data = roles(tmp_path)
     asked = ["students", "train", str(data), "--recipe", "self-prompt", "-o", "out", "--base", str(tiny)]
     asked += ["--epochs", "1", "--batch", "5", "--rank", "4", "--validation", str(data), "--json"]
@@ -266,6 +267,15 @@ def test_the_command_line_trains_answers_and_scores(tmp_path, tiny, capsys, monk
     assert json.loads(capsys.readouterr().out)["steps_before"] == 1
     assert main(["students", "chat", "out", "Who?", "--role", "a cook", "--max-tokens", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["role"] == "a cook"
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            OpenStudent, "answer", lambda self, chats, **how: told.extend(chats) or answer(self, chats, **how)
+        )
+        assert main(["students", "chat", "out", "Who?", "--persona", "You are a cook.", "--max-tokens", "3"]) == 0
+    assert told[0][:2] == [{"role": "system", "content": "You are a cook."}, {"role": "user", "content": "Who?"}]
+    assert main(["students", "chat", "out", "Who?", "--persona", " "]) == 2
+    capsys.readouterr()
     examples = write(
         tmp_path / "examples.jsonl", [{"input": "Who?", "output": "me"}, {"input": "When?", "output": "x"}]
     )

@@ -17,6 +17,7 @@ from mop.cli.tables import margin, routes_table, words
 from mop.cli.words import clean
 from mop.errors import DataError, SettingsError
 from mop.mixture import Mixture, Route, checked_queries
+from mop.own_personas import the_one
 
 Queries = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _NO_MODEL = ModelOptions()
@@ -51,6 +52,7 @@ def ask(
     mixture: Path,
     /,
     *queries: Queries,
+    persona: str | None = None,
     options: ModelOptions = _NO_MODEL,
     run: ReplayOptions = _NO_RUN,
 ) -> None:
@@ -61,15 +63,18 @@ def ask(
     Args:
         mixture: The mixture file.
         queries: Queries, or - for one per line of standard input.
+        persona: Text or @FILE: who is to answer, told to every expert in place of a persona that it learned. Demos and
+            the length of answers stay as they were learned.
     """
 
     output = run.open()
     texts = _texts(queries)
+    told = None if persona is None else the_one(persona).text
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
         loaded = load_mixture(mixture, ledger, replay=run.replay)
         client = connect_to(loaded, options, run, ledger, f"ask {mixture.name}"[:64])
         routes = loaded.route(texts)
-        answers = wait_for(loaded.answer_routed(texts, routes, client), output)
+        answers = wait_for(loaded.answer_routed(texts, routes, client, persona=told), output)
     documents = [
         {**_row(loaded, text, one), "answer": answer.text, "usage": asdict(answer.usage)}
         for text, one, answer in zip(texts, routes, answers, strict=True)

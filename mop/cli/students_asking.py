@@ -16,6 +16,7 @@ from mop.cli.options import DataOptions, OutputOptions
 from mop.cli.output import say
 from mop.cli.words import plural
 from mop.errors import SettingsError
+from mop.own_personas import the_one
 
 if TYPE_CHECKING:
     from mop.students.evaluation import Evaluated
@@ -32,6 +33,7 @@ def chat(
     /,
     *,
     role: str | None = None,
+    persona: str | None = None,
     bare: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     max_tokens: int = 256,
     device: str = "auto",
@@ -44,6 +46,7 @@ def chat(
         folder: The adapter's folder.
         query: One question.
         role: Put this role into the student's mouth, if it writes roles.
+        persona: Text or @FILE: who is to answer, as the system message.
         bare: Answer with the base model, adapter off.
         max_tokens: Most tokens of an answer.
         device: auto, cpu, cuda, …
@@ -56,7 +59,7 @@ def chat(
     opened = open_student(folder, device=device, dtype=dtype)
     if role is not None and opened.line is None:
         raise SettingsError(f"The student in {folder} writes no role line, so it can't be given a role; leave it out.")
-    said: list[dict[str, str]] = []
+    said = [] if persona is None else [{"role": "system", "content": the_one(persona).text}]
     prompted = query is None and sys.stdin.isatty()
     if prompted:
         output.note(f"{opened.student.name} with {folder}. An empty line or Ctrl-D ends it.")
