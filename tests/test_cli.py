@@ -386,18 +386,19 @@ def test_ctrl_c_keeps_what_was_answered_and_says_how_to_go_on(
     target = str(data.with_name("interrupted.mop"))
     with FakeEndpoint(nearest_demo_answer, latency=0.1) as slow:
         command = [*MOP, "optimize", str(data), "-o", target, "--model", "simulated", "--base-url", slow.base_url]
-        command += ["--seed", "5", "--budget", "100", "--concurrency", "2"]
+        command += ["--seed", "5", "--budget", "100", "--concurrency", "2", "--json"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         while slow.served < 6 and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in err
+    assert json.loads(out)["error"]["type"] == "Interrupted"
     assert f"is in the ledger {os.environ['MOP_LEDGER']}; run the same command again to go on." in err
     with FakeEndpoint(nearest_demo_answer) as fast:
         command[command.index(slow.base_url)] = fast.base_url
-        again = run_json(capsys, *command[len(MOP) :])
+        again = run_json(capsys, *command[len(MOP) : -1])
     assert again["from_ledger"] >= 4
 
 

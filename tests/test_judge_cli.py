@@ -8,6 +8,7 @@ from fake_endpoint import FakeEndpoint
 
 from mop.cli import main
 from mop.errors import BudgetExceeded, MopError
+from mop.judge.judging import FEW
 from mop.lm.client import ModelClient
 from mop.lm.ledger import Ledger
 from mop.models import Models
@@ -102,7 +103,7 @@ def test_a_judge_of_no_use_is_found_out_before_all_pairs_are_paid_for(
         asked = ["judge", "compare", *both, "--judge", "m", "--judge-url", endpoint.base_url]
         assert main([*asked, "--ledger", str(tmp_path / "l.sqlite")]) != 0
         assert "Choose another model as judge" in capsys.readouterr().err
-        assert endpoint.served < 100
+        assert endpoint.served == FEW
 
 
 def test_answers_to_other_inputs_are_refused_before_anything_is_asked(

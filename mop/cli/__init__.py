@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from mop.cli.app import app
+    from mop.cli.output import write_json
     from mop.errors import MopError, SettingsError
 
     tokens = list(sys.argv[1:] if argv is None else argv)
@@ -36,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MopError as error:
         return _report(error, tokens)
     except KeyboardInterrupt as interruption:
-        print(str(interruption) or "Interrupted.", file=sys.stderr)
+        said = str(interruption) or "Interrupted."
+        if "--json" in tokens:
+            write_json({"error": {"type": "Interrupted", "message": said}})
+        print(said, file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # What is still buffered must not raise again when the interpreter closes the stream.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from mop.cli.progress import CallProgress
 from mop.cli.words import plural
 from mop.errors import DataError
 from mop.judge import Judge, Pair, Verdict
+from mop.judge.judging import FEW
 from mop.judge.labels import pair_id, read_labels, write_pairs
 from mop.judge.reading import Agreement, WinRate, agreement, by_length, position_bias, win_rate, winners_by_score
 
@@ -26,8 +28,8 @@ _NO_DATA = DataOptions()
 _NO_RUN = ReplayOptions()
 _NO_OUTPUT = OutputOptions()
 _NO_JUDGE = JudgeOptions()
-#: Pairs that are judged at a time: a judge of no use is found out before all are paid for.
-_TOGETHER = 32
+#: Pairs that are judged first, and then at a time: a judge of no use is found out before all are paid for.
+_FIRST, _TOGETHER = FEW // 2, 32
 
 
 def compare(
@@ -114,8 +116,10 @@ def export(
 
 async def _judged(judge: Judge, pairs: Sequence[Pair], progress: CallProgress) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    for start in range(0, len(pairs), _TOGETHER):
-        part = pairs[start : start + _TOGETHER]
+    asked = [place for place, pair in enumerate(pairs) if _differ(pair)]
+    first = asked[_FIRST - 1] + 1 if len(asked) > _FIRST else len(pairs)
+    for start, end in pairwise([0, *range(first, len(pairs), _TOGETHER), len(pairs)]):
+        part = pairs[start:end]
         verdicts += await judge.compare(part)
         for _ in range(2 * sum(map(_differ, part))):
             progress.reply(judge.client.model)
