@@ -18,6 +18,7 @@ from mop.decoding import Decoding
 from mop.drift import Reference
 from mop.errors import DataError, EncoderMismatch
 from mop.limits import Limits
+from mop.own_personas import the_one
 from mop.persona import Persona
 from mop.prompts import Prompt
 from mop.retrieval import Retrieval
@@ -223,9 +224,10 @@ class Mixture:
         """Answer queries whose routes are known, expert by expert, so that prefix caches serve each prompt."""
         from mop.connect import connected
 
+        told = None if persona is None else the_one(persona).text
         order = sorted(range(len(queries)), key=lambda i: (routes[i].fallback, routes[i].expert, i))
         async with connected(client, self.model, self.provenance, replay=replay) as live:
-            prompts = {i: self.prompt_of(routes[i], persona) for i in order}
+            prompts = {i: self.prompt_of(routes[i], told) for i in order}
             requests = [self.decoding.request(live.model, prompts[i], queries[i]) for i in order]
             replies = await live.complete_many(requests)
         answers: dict[int, Answer] = {
@@ -246,8 +248,9 @@ class Mixture:
 
         One model call for each query; with ``replay`` none, every answer comes from the ledger. ``persona`` is told to
         every expert before its instruction, in place of a persona that it learned: who is to answer, and how. Nothing
-        was measured with it, and demos and the length of answers stay as learned. Raises DataError for an empty query,
-        ModelError if the model can't answer, NotRecorded if a replay doesn't find a call.
+        was measured with it, and demos and the length of answers stay as learned. It is a text, or ``@FILE``. Raises
+        DataError for an empty query, SettingsError for an empty persona or a file that can't be read, ModelError if the
+        model can't answer, NotRecorded if a replay doesn't find a call.
         """
         from mop.sync import run
 

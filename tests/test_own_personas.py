@@ -298,3 +298,20 @@ def test_the_report_says_how_to_learn_again_with_the_same_personas(learned: tupl
     given = [command[place + 1] for place, word in enumerate(command) if word == "--persona"]
     assert [one.text for one in read_own(given)] == [FLORIST.text, HERMIT.text]
     assert [value for name, value in facts(mixture, None) if name == "--persona"] == given
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("@home they call me a clerk.",),
+        ("You are the voice of a small press " + end for end in ("of poems.", "of maps.")),
+    ],
+)
+def test_personas_that_texts_cannot_give_again_are_a_file_of_the_command(
+    learned: tuple[Mixture, int], texts: tuple[str, ...]
+) -> None:
+    mixture, _ = learned
+    settings = mixture.provenance["settings"] | {"persona": {str(number): text for number, text in enumerate(texts)}}
+    other = replace(mixture, provenance={**mixture.provenance, "settings": settings})
+    command = shlex.split(learn_again(other) or "")
+    assert command[command.index("--persona") + 1] == "@PERSONAS.jsonl"

@@ -1,5 +1,7 @@
 """The rules of `mop.personas`: mentions go and innocent text stays, refusals are told, copies are found."""
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -49,6 +51,19 @@ INNOCENT = [
     "My practice is to boil it first.",
     "In practice, my practice routine is scales.",
     "My career goal is to lead.",
+    "After years of experience with my method, the students improve.",
+    "With 5 years of experience, the company hired me.",
+    "In your years of practice, the most important thing for me is your joy.",
+    "In my training plan, the long run is on Sunday.",
+    "In my background check, the police asked me.",
+    "If I am a teacher, my job is to teach.",
+    "He told me that I am a great teacher.",
+    "Do divers like me?",
+    "My divers like me to rest.",
+    "They are not divers like us.",
+    "As a teacher, my sister earns little.",
+    "I'm Dr. Pepper's biggest fan.",
+    "I'm doctor shopping.",
 ]
 
 
@@ -92,6 +107,14 @@ def test_innocent_text_stays_byte_for_byte(text: str) -> None:
         ("As a marine biologist, trained in Leeds, who dives, I use salt.", "I use salt."),
         ("As a biologist, a diver, I use 10,000 nets.", "I use 10,000 nets."),
         ("As divers, we wait.", "We wait."),
+        ("As a marine biologist with years at sea, in labs, and on reefs, I use salt.", "I use salt."),
+        ("Drawing on my expertise in reefs, the deep sea, and fish, I rest.", "I rest."),
+        ("With over 15 years of experience, including five in Fiji, I use salt.", "I use salt."),
+        ("As someone who has spent years at sea, mostly in Fiji, I rest.", "I rest."),
+        ("As a diver, the founder of a school, and a father, I rest.", "I rest."),
+        ("As a scientist, however, I rest.", "I rest."),
+        ("As a diver (trained in Leeds, the UK), I rest.", "I rest."),
+        ("As a diver, when I see ice, I wait.", "When I see ice, I wait."),
         ("Hello! I'm Dr. Lee, a seasoned diver. Corals live.", "Hello! Corals live."),
     ],
 )
@@ -121,6 +144,28 @@ def test_mentions_go_as_whole_sentences_or_opening_clauses(text: str, cleaned: s
         "Divers like me rest first.",
         "Trust me, I'm a doctor.",
         "In my practice as a diver, air comes first.",
+        "In my practice, children rest.",
+        "In my practice this has worked.",
+        "My career path led me here.",
+        "As a diver, having a buddy, I believe, is a must.",
+        "As a diver, a doctor, I believe, is your best friend.",
+        "As a diver at sea, salt, sand, and wind, I believe, are the enemy.",
+        "As a biologist, all my life spent at sea, I rest.",
+        "As a seasoned scientist, passionate about reefs, I rest.",
+        "As a specialist in Type I diabetes, I recommend rest.",
+        "As a historian of World War I, I recommend books.",
+        "As a biologist with the tools I have, the best I can do is count.",
+        "As a [diver, I think](http://x), rest.",
+        "As a `diver, I` rest.",
+        "As a diver in Leeds told me, I rest.",
+        "Even as a seasoned marine biologist, I still get this wrong.",
+        "Just as a diver, I'd say rest.",
+        "As a marine biologist it's my duty to tell you.",
+        "As a diver this worries me.",
+        "I started out as a marine biologist years ago.",
+        "We experienced divers know it.",
+        "A diver like me rests.",
+        "I'm Dr. Lee, and rest is key.",
     ],
 )
 def test_a_mention_within_a_sentence_is_reported_and_nothing_is_cut(text: str) -> None:
@@ -133,7 +178,7 @@ def test_a_mention_within_a_sentence_is_reported_and_nothing_is_cut(text: str) -
     ("text", "english"),
     [
         ("Use salt, and wait until the water is clear again.", True),
-        ("Drink water every day. Sleep for eight hours. Walk before dinner.", True),
+        ("Drink water every day. Sleep for eight hours. Walk before the meal, and rest.", True),
         ("Salt.", True),
         ("Als Taucher empfehle ich Salz, denn es ist gut und nicht teuer.", False),
         ("Es tut mir leid, dabei kann ich leider nicht helfen.", False),
@@ -145,6 +190,25 @@ def test_a_mention_within_a_sentence_is_reported_and_nothing_is_cut(text: str) -
 )
 def test_answers_that_the_rules_cannot_read_are_told(text: str, english: bool) -> None:
     assert looks_english(text) == english
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ha-" * 20000,
+        "with my years " * 5000,
+        "As a " + "very " * 5000 + ", I rest",
+        "As a diver, " * 3000 + "I rest",
+        "I'm a diver, and " + "and here and so " * 5000,
+        "I'm Dr. " + "A " * 20000,
+        "In " + "my a " * 5000,
+        "we " * 20000,
+    ],
+)
+def test_long_texts_take_no_long_time(text: str) -> None:
+    began = time.perf_counter()
+    remove_mentions(text, IDENTITY, ASKED)
+    assert time.perf_counter() - began < 5
 
 
 def test_a_role_that_the_instruction_names_is_the_task_and_stays() -> None:
@@ -219,6 +283,12 @@ def test_sentences_lie_in_order_and_leave_out_only_space_and_marks(text: str) ->
         ("I can't give you a single answer: it depends. Small shops use A.", None),
         ("I can't offer legal advice, but generally yes.", None),
         ("I can't offer you that, but ask a diver.", "refuses"),
+        ("I can't provide the exact steps for it, but I can point you to others.", "refuses"),
+        ("I can't provide legal advice: please ask a lawyer.", "refuses"),
+        ("I cannot give you legal advice, but a lawyer can help you.", "refuses"),
+        ("We can't answer that question.", "refuses"),
+        ("I'm sorry but that’s not possible.", "refuses"),
+        ("I'm sorry, but that question isn't one I can answer.", "refuses"),
     ],
 )
 def test_refusals_and_broken_personas_are_told_from_innocent_answers(text: str, reason: str | None) -> None:

@@ -38,15 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error, tokens)
     except KeyboardInterrupt as interruption:
         said = str(interruption) or "Interrupted."
-        if "--json" in tokens:
-            write_json({"error": {"type": "Interrupted", "message": said}})
         print(said, file=sys.stderr)
+        if "--json" in tokens:
+            try:
+                write_json({"error": {"type": "Interrupted", "message": said}})
+                sys.stdout.flush()
+            except BrokenPipeError:  # Ctrl-C ends whoever reads the pipe as well
+                _nobody_reads()
         return INTERRUPTED
     except BrokenPipeError:
-        # What is still buffered must not raise again when the interpreter closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _nobody_reads()
         return BROKEN_PIPE
     return code if isinstance(code, int) else 0
+
+
+def _nobody_reads() -> None:
+    # What is still buffered must not raise again when the interpreter closes the stream.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: MopError, tokens: Sequence[str]) -> int:

@@ -69,12 +69,13 @@ def ask(
 
     output = run.open()
     texts = _texts(queries)
-    told = None if persona is None else the_one(persona).text
+    if persona is not None:
+        the_one(persona)  # before anything is loaded
     with opened_ledger(run.ledger, replay=run.replay) as ledger:
         loaded = load_mixture(mixture, ledger, replay=run.replay)
         client = connect_to(loaded, options, run, ledger, f"ask {mixture.name}"[:64])
         routes = loaded.route(texts)
-        answers = wait_for(loaded.answer_routed(texts, routes, client, persona=told), output)
+        answers = wait_for(loaded.answer_routed(texts, routes, client, persona=persona), output)
     documents = [
         {**_row(loaded, text, one), "answer": answer.text, "usage": asdict(answer.usage)}
         for text, one, answer in zip(texts, routes, answers, strict=True)

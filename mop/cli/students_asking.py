@@ -56,10 +56,10 @@ def chat(
 
     output = speech.open()
     _require_counts(max_tokens=max_tokens)
+    said = [] if persona is None else [{"role": "system", "content": the_one(persona).text}]
     opened = open_student(folder, device=device, dtype=dtype)
     if role is not None and opened.line is None:
         raise SettingsError(f"The student in {folder} writes no role line, so it can't be given a role; leave it out.")
-    said = [] if persona is None else [{"role": "system", "content": the_one(persona).text}]
     prompted = query is None and sys.stdin.isatty()
     if prompted:
         output.note(f"{opened.student.name} with {folder}. An empty line or Ctrl-D ends it.")

@@ -41,12 +41,13 @@ _VERDICT = re.compile(r"(?<!\w)(?<!\w-)(?P<verdict>A|B|TIE|Tie|tie)(?![\w'’-])
 _ARTICLE = re.compile(r"(?<!\w)A(?=\s+[a-z])(?!\s+(?:[a-z]+(?<!ou)(?<!s)s|because|for|since|over|by|and|or)\b)")
 _ALONE = re.compile(r"(?:(?:final|my)?\s*(?:verdict|answer|choice|winner)\s*(?:is)?\s*:?\s*)?(A|B|TIE)", re.IGNORECASE)
 _ABSTAINED = re.compile(r"\b(neither|both)\b", re.IGNORECASE)
-_A_NOR_B = re.compile(r"(?<!\w)A (?:and|nor|or) (?:answer |response )?B(?![\w'’-])")
+_A_NOR_B = re.compile(r"(?<!\w)(?:A|B) (?:and|nor|or) (?:answer |response )?(?:A|B)(?![\w'’-])")
 #: A winner that is named in a sentence, and an answer that is named at all.
 _BETTER = re.compile(
-    r"(?<!\w)(?P<one>A|B) (?:wins\b|(?:is|was|seems|reads|does)(?: \w+)? (?:better|best|stronger)\b)|"
-    r"\b(?:prefer|choose|pick)(?: answer| response)? (?P<other>A|B)(?![\w'’-])"
+    r"(?<!\w)(?P<one>A|B) (?:wins|is (?:much |clearly |slightly |a bit |a little )?(?:better|best|stronger))\b|"
+    r"\bI (?:prefer|choose|pick)(?: answer| response)? (?P<other>A|B)(?![\w'’-])"
 )
+_DENIED = re.compile(r"\b(?:not|never|no|cannot|[Nn]either (?:answer |response )?[AB])\b|n['’]t\b")
 _NAMED = re.compile(r"\b(?:[Aa]nswer|[Rr]esponse) (?P<one>A|B)(?![\w'’-])")
 _GRADE = re.compile(r"(?<![\d.\-−])(?P<grade>10|[1-9])(?:\s*(?:/|out of)\s*10)?(?!\d|\.\d|\s*/)")
 
@@ -201,10 +202,12 @@ def read_verdict(text: str) -> Vote:
         return {"A": "first", "B": "second", "TIE": "tie"}[alone[1].upper()]  # type: ignore[return-value]
     found = {match["verdict"].upper() for match in _VERDICT.finditer(_ARTICLE.sub("", text))}
     if _ABSTAINED.search(text):
+        if _DENIED.search(text) or _A_NOR_B.search(text):
+            return "tie"
         # "Both are good but B is better" names a winner; "Answer A neither repeats nor rambles" may mean anything.
         better = {match["one"] or match["other"] for match in _BETTER.finditer(text)}
         named = (found | {match["one"] for match in _NAMED.finditer(text)}) & {"A", "B"}
-        if len(better) != 1 and (len(named) != 1 or _A_NOR_B.search(text)):
+        if len(better) != 1 and len(named) != 1:
             return "tie"
         found = better
     if len(found) != 1:

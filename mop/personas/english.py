@@ -14,8 +14,8 @@ from mop.personas.checking import words_of
 
 #: Words that hardly any English text is without, and few texts in other languages have.
 _COMMON_WORDS = """
-the of and to are were be been you your its it that this these those for with from can would should could have has
-they their there which who what when how because if
+the and to are were been you your its it that this these those with from can would should could has they their
+there which who what when how because if is not
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
 #: Share of such words in English, at least; lists and labels have fewer than sentences.
@@ -27,9 +27,10 @@ _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 
 
 def looks_english(text: str) -> bool:
-    """Whether a text looks like English sentences, or is too short to tell; code and bare lists don't."""
+    """Whether a text looks, roughly, like English sentences, or is too short to tell; code and bare lists don't."""
     letters = _LETTERS.findall(text)
     if letters and sum(_LATIN.match(letter) is not None for letter in letters) < len(letters) / 2:
         return False
     words = words_of(text)
-    return len(words) < _FEWEST or sum(word in _COMMON for word in words) >= _SHARE * len(words)
+    found = [word for word in words if word in _COMMON]
+    return len(words) < _FEWEST or (len(set(found)) > 1 and len(found) >= _SHARE * len(words))

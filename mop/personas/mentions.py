@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mop.personas.openings import ARTICLE, clause_end
+from mop.personas.openings import ARTICLE, clause_end, opens
 from mop.personas.roles import Roles
 from mop.personas.sentences import Sentence, sentences, without_quotations
 
@@ -25,9 +25,9 @@ _I_AM = re.compile(
     r"(?P<role>.+)",
     re.IGNORECASE | re.DOTALL,
 )
-_NAME = re.compile(
-    rf"{_GREETING}(?:my name is|(?:I am|I['’]m) (?:Dr|Prof|Professor|Doctor)\b\.?) (?P<name>.+)",
-    re.IGNORECASE | re.DOTALL,
+_NAME = re.compile(rf"{_GREETING}my name is (?P<name>.+)", re.IGNORECASE | re.DOTALL)
+_TITLED = re.compile(
+    r"(?:I am|I['’]m) (?:Dr|Prof|Professor|Doctor)\b\.? (?:[A-Z][\w-]*(?: |(?=[,.!]|$)))+(?P<rest>.*)", re.DOTALL
 )
 _YEARS = re.compile(
     rf"{_GREETING}(?:I have|I['’]ve|I bring)\b(?=.*\b(?:years?|decades?)\b)(?=.*\b(?:experience|practice|expertise|"
@@ -40,15 +40,13 @@ _CONTENT = re.compile(
     r"learnt|noticed|know|that|would|could|if|when)\b",
     re.IGNORECASE,
 )
+_LONGEST_INTRODUCTION = 400
 _OFFER = re.compile(
-    r",?\s*(?:and|so|here|ready|happy|glad)\b[^.!?]*\b(?:help|assist|guide|share|explain|walk|answer|show|teach|advise)\b"
-    r"[^.!?]*(?=[.!?]|$)",
+    r",?\s?\b(?:and|so|here|ready|happy|glad)\b[^.!?]{0,200}?\b(?:help|assist|guide|share|explain|walk|answer|show|teach|"
+    r"advise)\b[^.!?]{0,200}(?=[.!?]|$)",
     re.IGNORECASE,
 )
-_MIDDLE = re.compile(
-    rf"(?<!just )(?<!exactly )(?<!much )(?<!same )(?<!even )(?<!such )\b(?:as|being) {ARTICLE} (?P<role>[^.!?;:,]+)",
-    re.IGNORECASE,
-)
+_MIDDLE = re.compile(rf"\b(?:as|being) {ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE)
 #: The same anywhere in a sentence, where it can't be cut out.
 _I_AM_TOO = re.compile(
     rf"\bI(?: am|['’]m|(?: have|['’]ve) been| work as) {ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE
@@ -56,15 +54,19 @@ _I_AM_TOO = re.compile(
 #: "My work as a diver shows": the work shows, not the diver.
 _OWN_BEFORE = re.compile(r"\bmy (?:[\w-]+ ){0,4}$", re.IGNORECASE)
 #: The writer among others of the profession: "we doctors", "as doctors, we", "doctors like me", "I, a doctor,".
-_MANY = re.compile(
-    r"\bwe (?P<we>[\w-]+s)\b|\bas (?P<as>(?:[\w-]+ ){0,2}[\w-]+s),? (?:we|our)\b|\b(?P<like>[\w-]+s) like (?:me|us)\b",
-    re.IGNORECASE,
+_WE = re.compile(r"\bwe (?P<words>(?:[\w-]{1,40} ){0,2}[\w-]{1,40}s)\b", re.IGNORECASE)
+_AS_MANY = re.compile(r"\bas (?P<role>(?:[\w-]{1,40} ){0,2}[\w-]{1,40}s)\b", re.IGNORECASE)
+_LIKE_ME = re.compile(
+    r"(?<![\w-])(?P<before>[\w-]{1,40} )?(?P<role>[\w-]{1,40}) like (?:me|us|myself|ourselves)\b(?! to\b)"
 )
+_ASKING = frozenset({"do", "does", "did", "if", "my", "your", "his", "her", "their", "not"})
+_OUR = re.compile(r"\b(?:we|us|our)\b", re.IGNORECASE)
 _APPOSITION = re.compile(rf"\bI, {ARTICLE} (?P<role>[^.!?;:,]+),", re.IGNORECASE)
 _MY_CAREER = re.compile(
-    r"\b[Mm]y (?:(?:\w+ ){0,3}(?:years|decades) (?:of|as|in)\b|career\b(?! (?:goal|plan|path|change|choice)s?\b)|"
-    r"profession\b|clients\b|patients\b|professional \w+)|"
-    r"\b(?:in|at|to|from|throughout|during) my (?:own )?practice\b(?! (?!as\b)(?:\w+s|routine|room|time)\b)"
+    r"\b[Mm]y (?:(?:\w+ ){0,3}(?:years|decades) (?:of|as|in)\b|career\b(?! (?:goal|plan|change|choice|break)s?\b)|"
+    r"profession\b|clients\b|patients\b|professional \w+|"
+    r"practice\b(?! is to\b| (?:routine|room|time|piece|schedule|session|test|run|scale|exam|question|problem|match|"
+    r"game|drill|partner|pad|swing)(?:e?s)?\b))"
 )
 _SELF = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|[Mm]y|mine|myself)\b")
 
@@ -98,7 +100,7 @@ def remove_mentions(answer: str, identity: str, instruction: str) -> Cleaned:
             spans.append((sentence.start, sentence.end))
             continue
         rest = text[kept_from or 0 :]
-        if _mentions(rest, roles) or (kept_from is None and _openly(text, roles)):
+        if _mentions(rest, roles) or (kept_from is None and (_openly(text, roles) or opens(text, roles))):
             left.append(text)
         elif kept_from:
             spans.append((sentence.start, sentence.start + kept_from))
@@ -140,8 +142,10 @@ def _joined(before: str, after: str) -> tuple[str, str]:
 
 def _introduces(text: str, roles: Roles) -> bool:
     """Whether a sentence says who is speaking, and nothing else."""
-    if not _openly(text, roles):
+    if len(text) > _LONGEST_INTRODUCTION or not _openly(text, roles):
         return False
+    if titled := _TITLED.match(text):
+        return re.fullmatch(r"(?:, an? [^,;:.!?]*)?[.!]?", titled["rest"]) is not None
     return _CONTENT.search(_OFFER.sub("", text)) is None
 
 
@@ -151,7 +155,7 @@ def _openly(text: str, roles: Roles) -> bool:
         return roles.any(match["role"])
     if roles.speaker_wanted:
         return False
-    return _NAME.match(text) is not None or _YEARS.match(text) is not None
+    return any(pattern.match(text) for pattern in (_NAME, _TITLED, _YEARS))
 
 
 def _mentions(text: str, roles: Roles) -> bool:
@@ -159,9 +163,7 @@ def _mentions(text: str, roles: Roles) -> bool:
     text = without_quotations(text)
     if not roles.speaker_wanted and _MY_CAREER.search(text):
         return True
-    if any(roles.own_many(match["we"] or match["as"] or match["like"]) for match in _MANY.finditer(text)):
-        return True
-    if any(roles.own_within(match["role"]) or roles.any(match["role"]) for match in _I_AM_TOO.finditer(text)):
+    if _as_one_of_many(text, roles) or any(_is_told(text, match, roles) for match in _I_AM_TOO.finditer(text)):
         return True
     if _SELF.search(text) is None:
         return False
@@ -171,3 +173,25 @@ def _mentions(text: str, roles: Roles) -> bool:
         roles.own_within(match["role"], doing=_OWN_BEFORE.search(text[: match.start()]) is not None)
         for match in _MIDDLE.finditer(text)
     )
+
+
+def _is_told(text: str, match: re.Match[str], roles: Roles) -> bool:
+    """Whether "I am a …" names the identity, or another profession where nothing says that it is only supposed."""
+    if roles.own_within(match["role"]):
+        return True
+    before = text[: match.start()]
+    return roles.any(match["role"]) and re.search(r"(?:^|[,;–—-] ?|\b(?:and|but|because|since) )$", before) is not None
+
+
+def _as_one_of_many(text: str, roles: Roles) -> bool:
+    """Whether the writer speaks of those who are what the identity is, and counts as one of them."""
+    for match in _WE.finditer(text):
+        if any(roles.own_many(word) for word in match["words"].split()):
+            return True
+    if _OUR.search(text) and any(roles.own_many(match["role"]) for match in _AS_MANY.finditer(text)):
+        return True
+    for match in _LIKE_ME.finditer(text):
+        asked = (match["before"] or "").strip().lower() in _ASKING
+        if not asked and (roles.own_many(match["role"]) or roles.own(match["role"])):
+            return True
+    return False

@@ -1,9 +1,13 @@
 """Openings: how far the clause reaches with which a sentence begins by saying who is speaking. Knows no models.
 
-"As a marine biologist with years at sea, I recommend salt." The clause ends before the main clause, and where that
-begins can't be known without a parser. So a clause is taken away only where it is plain: the main clause is the
-writer's own ("I", "my", "let me") and all that stands between continues the opening ("trained in Leeds,", an
-enumeration), or the first comma is followed by a word with which hardly any opening goes on ("the", "here", "if").
+"As a marine biologist with years at sea, I recommend salt." Where the main clause begins can't be known without a
+parser, so a clause is taken away only where that is plain; any other opening that names the writer is for the caller to
+report:
+
+- a comma and the writer's own main clause follow: "I", "let me", "my advice";
+- so they do after pieces that go on with the opening: an enumeration, "trained in Leeds,", "a father of two,";
+- a comma and a word follow with which no opening goes on ("here is", "the first thing I …"), and no ", I" comes later;
+- "I" follows the role at once, carelessly without a comma.
 
 >>> text = "As a biologist, the first thing I check is salt."
 >>> text[clause_end(text, Roles("You are a biologist.", "Why?")) :]
@@ -15,7 +19,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from mop.personas.roles import Roles
+from mop.personas.checking import words_of
+from mop.personas.roles import INNOCENT, OCCUPATIONS, Roles
 
 ARTICLE = r"(?:an?|your|the|one of the)"
 #: Characters of an opening clause; what is longer is a sentence of its own kind.
@@ -24,46 +29,72 @@ _AS = re.compile(
     rf"(?:(?:(?:speaking|writing|answering|acting|working) )?as|being) {ARTICLE} (?P<role>.+)",
     re.IGNORECASE | re.DOTALL,
 )
-_AS_MANY = re.compile(r"(?:speaking )?as (?P<role>(?:[\w-]+ ){0,3}[\w-]+s)$", re.IGNORECASE)
+_AS_MANY = re.compile(r"(?:speaking )?as (?P<role>(?:[\w-]{1,40} ){0,3}[\w-]{1,40}s)$", re.IGNORECASE)
 _SOMEBODY = re.compile(r"(?:speaking )?as (?:someone|somebody|one|a person) who\b", re.IGNORECASE)
+#: Nothing but these may follow "my training", lest it is "my training plan".
+_NO_NOUN = r"(?=\s*(?:[,.;:!?)]|$|(?:as|in|with|of|at|on|and|I)\b))"
 _EXPERIENCE = re.compile(
     r"(?:with|given|speaking from|drawing (?:on|from|upon)|based on|thanks to|in|after|over|from|having|through|"
     r"throughout|during)\b"
     r"(?=.*\b(?:my|years?|decades?)\b)"
-    r"(?=.*(?:\bmy (?:\w+ ){0,3}(?:expertise|background|training|career|profession|line of work|"
-    r"practice(?! (?!as\b)(?:\w+s|routine|room|time)\b)|years|decades|"
-    r"professional (?:opinion|experience|view|judge?ment)|role|work as|time as|"
-    r"experience (?:as|in|with|of))\b|"
+    rf"(?=.*(?:\bmy (?:\w+ ){{0,3}}(?:(?:expertise|background|training|career|practice|profession|line of work)"
+    rf"{_NO_NOUN}|(?:years|decades|professional (?:opinion|experience|view|judge?ment)|role as|work as|time as|"
+    r"experience (?:as|in|with|of))\b)|"
     r"\b(?:years?|decades?)(?: of|['’])? (?:\w+ ){0,4}(?:experience|practice|expertise)\b))",
     re.IGNORECASE | re.DOTALL,
 )
-_MY = re.compile(r"\b(?:my|I)\b", re.IGNORECASE)
-#: The writer's own main clause.
-_FIRST = re.compile(r"\s*(?:I\b|my\b|we\b|our\b|let me\b|let['’]s\b|allow me\b)", re.IGNORECASE)
-_I = re.compile(r"\s*(?:I\b|let me\b|allow me\b)", re.IGNORECASE)
+_MINE = re.compile(
+    r"\bmy (?:\w+ ){0,3}(?:expertise|background|training|career|practice|profession|line|years|decades|professional|"
+    r"role|work|time|experience)\b",
+    re.IGNORECASE,
+)
+_I = re.compile(r"\s*(?:I(?![\w-])|let me\b|allow me\b)")
+#: The writer's own main clause; "my sister" begins another's.
+_FIRST = re.compile(
+    r"\s*(?:I(?![\w-])|we\b|let me\b|let['’]s\b|allow me\b|(?:my|our)\b(?! (?:\w+ )?(?:sister|brother|mother|father|"
+    r"mum|mom|dad|wife|husband|partner|son|daughter|uncle|aunt|boss|teacher|friend)s?\b))",
+    re.IGNORECASE,
+)
 _WE = re.compile(r"\s*(?:we|our)\b", re.IGNORECASE)
-#: Words with which a main clause begins and an opening hardly goes on.
+_LATER_I = re.compile(r", (?:I(?![\w-])|let me\b)")
+#: Words with which a main clause begins and no opening goes on.
 _PLAIN = re.compile(
-    r"\s*(?:it|it['’]s|here|here['’]s|there|there['’]s|this|these|that|those|the|what|when|whenever|if|once|while|for|"
-    r"in|on|at|before|after|one thing|always|never|first|some|many|most|every|each|no|both|all)\b",
+    r"\s*(?:it|it['’]s|here|here['’]s|there|there['’]s|this|these|that|those|the|what|when|whenever|if|one thing|"
+    r"always|never|first)\b",
     re.IGNORECASE,
 )
-_ARM_OF_MAIN = re.compile(r"[.;:,]")
-_SELF = re.compile(r"\b(?:I|me|my|we|our)\b", re.IGNORECASE)
+#: Those that hardly stand anywhere else, even if "I" comes later.
+_SURELY = re.compile(r"\s*(?:here|here['’]s|what|when|whenever|if|there (?:is|are)|it['’]s|it is)\b", re.IGNORECASE)
+_ARM = re.compile(r"[.;:,]")
+_SELF = re.compile(r"\bI\b(?!-)")
 #: Pieces between two commas that continue an opening.
-_ENUMERATION = re.compile(r"(?: [\w'’-]+(?: [\w'’-]+){0,3},)* (?:and|or) [^,]{1,60},", re.IGNORECASE)
+_ENUMERATION = re.compile(r"(?: [\w'’-]{1,40}(?: [\w'’-]{1,40}){0,4},){0,6} (?:and|or) [^,;:.!?]{1,60},", re.IGNORECASE)
 _CONTINUES = re.compile(
-    r" (?:(?:who|whose|trained|having|holding|working|speciali[sz]ing|focused|based|known|certified|licensed)\b|"
-    r"with (?:over |more than |nearly )?(?:\w+ )?(?:years|decades|a background|experience|expertise|my)\b)[^,]{0,120},",
+    r" (?:(?:who|whose) [^,]{1,120},|(?:trained|based|certified|licensed|focused|speciali[sz]ing|having|working|"
+    r"holding) (?:in|at|by|on|as|with|for|lived|worked|studied|spent|been|taught|trained|seen) [^,]{1,120},|"
+    r"with (?:over |more than |nearly )?(?:\w+ )?(?:years|decades|a background|experience|expertise) [^,]{0,120},|"
+    r"including [^,]{1,80},|however,|though,|especially [^,]{1,60},|mostly [^,]{1,60},)",
     re.IGNORECASE,
 )
-_APPOSITION = re.compile(r" an? (?P<role>[^,]{2,60}),", re.IGNORECASE)
-_PREPOSITION = re.compile(r"\b(?:in|of|with|for|at|on|across|from)\b", re.IGNORECASE)
-#: A clause before a careless "I" that is no opening: it has a verb, or lacks what comes after "I".
-_UNFINISHED = re.compile(
-    r"\b(?:is|are|was|were|be|means?|says?)\b|\b(?:what|which|that|who|whom|where|when|than|and|or|because|while|if)\s*$",
+_APPOSITION = re.compile(r" (?:an?|the) (?P<role>[^,;:.!?]{2,60}),", re.IGNORECASE)
+#: "I believe," in the middle of somebody's clause.
+_ASIDE = re.compile(r"\s*I (?:think|believe|find|say|know|guess|feel|suppose|hope|admit),", re.IGNORECASE)
+_PREPOSITION = re.compile(r"\b(?:in|of|with|for|at|on|across|from|to)\b", re.IGNORECASE)
+#: What others say: "as a doctor who treated me said".
+_SAID = re.compile(
+    r"\b(?:said|says?|told|tells?|notes?|noted|puts?|used to|would|might|could|wrote|writes?|explain(?:s|ed)?|"
+    r"advise[sd]?)$|\b(?:said|told|tells) (?:me|us|you)\b",
     re.IGNORECASE,
 )
+_CAREER_WORDS = frozenset(
+    ("career", "experience", "opinion", "practice", "view", "judgment", "judgement", "expertise", "profession", "work")
+)
+#: Marks that come in pairs; a cut would leave one of them.
+_PAIRS = (("(", ")"), ("[", "]"), ("“", "”"), ("«", "»"))
+_EVEN = ("*", "**", "__", "`", '"')
+
+#: Whether a clause before a main clause is a mention.
+_Names = Callable[[str, str], bool]
 
 
 def clause_end(text: str, roles: Roles) -> int | None:
@@ -71,21 +102,38 @@ def clause_end(text: str, roles: Roles) -> int | None:
     if (names := _naming(text, roles)) is None:
         return None
     near = text[:_MOST_CLAUSE]
-    commas = [place for place, mark in enumerate(near) if mark == "," and _parts(near, place)]
-    end = _after_commas(text, commas[0], names) if commas else None
-    careless = re.search(r"\s(?=I\b)", near)
+    commas = _commas(near)
+    end = _after_commas(text, commas[0], names, roles) if commas else None
+    careless = re.search(r"\s(?=I\b(?!-))", near)
     if careless and (not commas or careless.start() < commas[0]):
         clause = text[: careless.start()]
-        end = careless.end() if names(clause, text[careless.end() :]) and not _UNFINISHED.search(clause) else None
-    if end is None or text[:end].count("*") % 2 or text[:end].count("**") % 2:  # a cut would leave half of an emphasis
+        end = careless.end() if _ends_in_a_role(clause, roles) and names(clause, text[careless.end() :]) else None
+    if end is None or not _whole(text[:end]):
         return None
     while end < len(text) and text[end].isspace():
         end += 1
     return end
 
 
-#: Whether a clause before a main clause is a mention.
-_Names = Callable[[str, str], bool]
+def opens(text: str, roles: Roles) -> bool:
+    """Whether a sentence begins with a clause that names the writer, in whatever way it goes on."""
+    if (names := _naming(text, roles)) is None:
+        return False
+    near = text[:_MOST_CLAUSE]
+    for place in _commas(near):
+        clause, main = text[:place], text[place + 1 :]
+        if names(clause, main) and not _SAID.search(clause):
+            # Years of experience may be anybody's: somebody's whose main clause begins with "I".
+            return _LATER_I.search(text) is not None if _is_of_years(clause) else _speaks(main)
+    return False
+
+
+def _is_of_years(clause: str) -> bool:
+    return _EXPERIENCE.match(clause) is not None and _MINE.search(clause) is None
+
+
+def _speaks(main: str) -> bool:
+    return re.search(r"\b(?:I|I['’](?:m|ve|d|ll)|me|my|myself)\b", main) is not None
 
 
 def _naming(text: str, roles: Roles) -> _Names | None:
@@ -94,7 +142,9 @@ def _naming(text: str, roles: Roles) -> _Names | None:
 
         def role(clause: str, main: str) -> bool:
             named = _AS.match(clause)
-            return named is not None and (roles.any if _FIRST.match(main) else roles.own)(named["role"])
+            if named is None or _SAID.search(clause):
+                return False
+            return (roles.any if _I.match(main) else roles.own)(named["role"])
 
         return role
     if roles.speaker_wanted:
@@ -104,45 +154,71 @@ def _naming(text: str, roles: Roles) -> _Names | None:
         def experience(clause: str, main: str) -> bool:
             if not (_EXPERIENCE.match(clause) or _SOMEBODY.match(clause)):
                 return False
-            # Years of experience may be anybody's, unless they are the writer's by what is said of them.
-            return _MY.search(clause) is not None or _SELF.search(_ARM_OF_MAIN.split(main, maxsplit=1)[0]) is not None
+            # Years of experience may be anybody's, unless "I" is the subject of what is said of them.
+            return not _is_of_years(clause) or _SELF.search(_ARM.split(main, maxsplit=1)[0]) is not None
 
         return experience
-    if text.lower().startswith(("as ", "speaking as ")):
+    if _AS_MANY.match(text.partition(",")[0]):
 
         def many(clause: str, main: str) -> bool:
             named = _AS_MANY.match(clause)
-            return (
-                named is not None and roles.own_many(named["role"]) and re.match(r"\s*(?:we|our)\b", main) is not None
-            )
+            return named is not None and roles.own_many(named["role"]) and _WE.match(main) is not None
 
         return many
     return None
 
 
-def _after_commas(text: str, first: int, names: _Names) -> int | None:
+def _after_commas(text: str, first: int, names: _Names, roles: Roles) -> int | None:
     """Return where the main clause begins behind the comma at ``first``, or one of those after it."""
-    if _FIRST.match(text, first + 1):
-        return first + 1 if names(text[:first], text[first + 1 :]) else None
-    if _PLAIN.match(text, first + 1):
-        return first + 1 if names(text[:first], text[first + 1 :]) else None
+    opening, main = text[:first], text[first + 1 :]
+    if _FIRST.match(main):
+        return first + 1 if names(opening, main) else None
+    if _SURELY.match(main) or _LATER_I.search(text, first) is None:
+        return first + 1 if _PLAIN.match(main) and names(opening, main) else None
     place = first + 1
     while place < _MOST_CLAUSE and not _I.match(text, place):
         piece = _CONTINUES.match(text, place)
-        if piece is None and _PREPOSITION.search(text[:first]):
-            piece = _ENUMERATION.match(text, place)
-        if piece is None and (said := _APPOSITION.match(text, place)) and names(f"as a {said['role']}", " I"):
+        if piece is None and (said := _APPOSITION.match(text, place)) and _is_person(said["role"], roles):
             piece = said
+        if piece is None and (_PREPOSITION.search(opening) or _is_person(text[place:].partition(",")[0], roles)):
+            piece = _ENUMERATION.match(text, place)
         if piece is None:
             return None
         place = piece.end()
-    # What is named stands before the first comma, or in all of it: "with years at sea, in labs, and on reefs, I …".
     main = text[place:]
-    return place if names(text[:first], main) or names(text[: place - 1], main) else None
+    if _ASIDE.match(main) or not (names(opening, main) or names(text[: place - 1], main)):
+        return None
+    return place
 
 
-def _parts(text: str, place: int) -> bool:
-    """Whether a comma parts clauses: it stands neither in a quotation nor in a number."""
-    before = text[:place]
-    quoted = before.count('"') % 2 or before.count("“") > before.count("”") or before.count("«") > before.count("»")
-    return not quoted and not (before[-1:].isdigit() and text[place + 1 : place + 2].isdigit())
+def _is_person(phrase: str, roles: Roles) -> bool:
+    """Whether a phrase, such as "a father of two" or "the founder of a school", is one that says who somebody is."""
+    head = roles.head(re.sub(r"^\s*(?:(?:and|or) )?(?:an?|the) ", "", phrase, flags=re.IGNORECASE))
+    return head in roles.heads or head in OCCUPATIONS | INNOCENT or head.endswith(("er", "or", "ist", "ian"))
+
+
+def _ends_in_a_role(clause: str, roles: Roles) -> bool:
+    """Whether nothing stands between a role and the "I" after it, as in "as a diver I swim"."""
+    words = words_of(clause)
+    return bool(words) and (words[-1] in roles.heads or words[-1] in OCCUPATIONS | _CAREER_WORDS)
+
+
+def _commas(text: str) -> list[int]:
+    """Return the places of commas that part clauses: they stand in no quotation, bracket, code or number."""
+    found = []
+    for match in re.finditer(",", text):
+        place = match.start()
+        before = text[:place]
+        number = before[-1:].isdigit() and text[place + 1 : place + 2].isdigit()
+        if not number and before.count('"') % 2 == 0 and before.count("`") % 2 == 0 and _closed(before):
+            found.append(place)
+    return found
+
+
+def _closed(text: str) -> bool:
+    return all(text.count(opening) <= text.count(closing) for opening, closing in _PAIRS)
+
+
+def _whole(text: str) -> bool:
+    """Whether a text ends outside all brackets, quotations, code and emphasis."""
+    return _closed(text) and all(text.count(mark) % 2 == 0 for mark in _EVEN)

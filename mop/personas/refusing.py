@@ -22,17 +22,22 @@ _DOES = (
 )
 _NOT = r"(?:can(?:not|['’]t)|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to)"
 #: What a group can't do for the reader; "we cannot access the summit" tells of the world.
-_OFFERS = r"(?:help(?! but)|assist|provide|comply|fulfil\w*|do (?:that|this)|discuss|offer|generate|engage|support)"
-#: "I can't give you a single answer: it depends" is the beginning of one.
+_OFFERS = (
+    r"(?:(?:help(?! but)|assist|provide|comply|fulfil\w*|do (?:that|this)|discuss|offer|generate|engage|support)\b|"
+    r"(?:answer|give|write|share|create|complete|advise|process) (?:that|this|these|those|you|your|such)\b)"
+)
+#: "I can't give you a single answer: it depends" is the beginning of one, as is "no legal advice, but generally yes".
 _GOES_ON = (
-    r"(?! (?:you )?(?:an? |any |the )?(?:single|exact|precise|definite|definitive|simple|universal|legal|medical|"
-    r"financial|tax)\b[^.!?]*(?::|,? but\b)|[^.!?]*\bbut here goes\b)"
+    r"(?! (?:you )?(?:an? |any |the |one )?(?:single|exact|precise|definite|definitive|simple|universal) (?:answer|"
+    r"number|figure|rule|recipe|date|price|time|amount)\b| (?:you )?(?:legal|medical|financial|tax) advice,? but "
+    r"(?:generally|in general|usually|broadly|in most|here)\b|[^.!?]*\bbut here goes\b)"
 )
 _REFUSES = re.compile(
-    rf"\bI ?{_NOT}(?: \w+)? {_DOES}\b{_GOES_ON}|\bwe ?{_NOT}(?: \w+)? {_OFFERS}\b|"
+    rf"\bI ?{_NOT}(?: \w+)? {_DOES}\b{_GOES_ON}|\bwe ?{_NOT}(?: \w+)? {_OFFERS}|"
     r"\bI(?: must|['’]ll have to| have to) (?:\w+ )?(?:decline|refuse)\b|"
     r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but I\b[^.!?]*(?:n['’]t|\bnot|\bunable)\b|"
-    r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but that (?:is|['’]s)(?: not|n['’]t) (?:something|possible)\b|"
+    r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but (?:that|this)\b[^.!?:]*(?:n['’]t|\bnot)\b[^.!?:]*"
+    r"\b(?:something|possible|I|we|allowed|appropriate)\b|"
     r"^I apologi[sz]e,? but I\b|\bnot something (?:that )?I(?: can|['’]m able to| am able to)\b|"
     r"\bI(?: do(?:n['’]t| not) feel|['’]m not| am not) comfortable\b",
     re.IGNORECASE,

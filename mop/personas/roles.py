@@ -44,9 +44,11 @@ _WANTED = re.compile(
     re.IGNORECASE,
 )
 #: What somebody does: a modal verb, or one in the third person.
-_DOES = re.compile(
-    r"would|might|may|could|can|will|should|must|did|had|(?!(?:as|across|towards|besides|always|sometimes)$)\w+[^s]s"
+_NO_VERBS = (
+    "this|is|was|has|its|his|hers|ours|years?|decades|months|weeks|days|times|overseas|perhaps|plus|us|yes|as|across|"
+    "towards|besides|always|sometimes|nowadays|others|patients|clients|children"
 )
+_DOES = re.compile(rf"would|might|may|could|can|will|should|must|did|had|(?!(?:{_NO_VERBS})$)[a-z]+[^s'’]s")
 _SELF = re.compile(
     r"\byou(?:['’]re| are) (?:now )?(?:an?|the|one of the(?: \w+)?) (?P<rest>[^.;:]{2,160})", re.IGNORECASE
 )
@@ -101,12 +103,12 @@ class Roles:
 
     def own(self, phrase: str) -> bool:
         """Whether a phrase, article left out, names what the identity is."""
-        head = self._head(phrase)
+        head = self.head(phrase)
         return head in self.heads and head not in self._asked
 
     def any(self, phrase: str) -> bool:
         """Whether a phrase names what the identity is, or another profession that nobody asked for."""
-        head = self._head(phrase)
+        head = self.head(phrase)
         if head in self._asked or head in INNOCENT:
             return False
         return head in self.heads or (head in OCCUPATIONS and not self.speaker_wanted)
@@ -130,6 +132,7 @@ class Roles:
         return word.endswith("s") and any(one in self.heads and one not in self._asked for one in singular)
 
     @staticmethod
-    def _head(phrase: str) -> str:
+    def head(phrase: str) -> str:
+        """Return the noun of a phrase that says what somebody is, in lower case; empty if there is none."""
         words = words_of(re.split(r"\band\b", _BOUNDARY.split(phrase, maxsplit=1)[0], maxsplit=1)[0])
         return words[-1] if words else ""

@@ -6,8 +6,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from mop.errors import SettingsError
 from mop.handwritten import AUTHOR
 from mop.mixture import Mixture
+from mop.own_personas import read_own
 from mop.report.texts import cut
 
 #: What the entries of a file's provenance are called, in the order in which they are shown.
@@ -71,7 +73,8 @@ def facts(mixture: Mixture, sha256: str | None) -> tuple[tuple[str, str], ...]:
 def learn_again(mixture: Mixture) -> str | None:
     """Return the command that learns the mixture again from the same examples; None where the file doesn't say.
 
-    Addresses aren't among what the file keeps, and the names of personas go, which are in no prompt.
+    Addresses aren't among what the file keeps. Personas are given by their texts and so called by their first words;
+    where that can't be, the command names a file of them, PERSONAS.jsonl, as it does DATA.
     """
     from mop.search.generalist import DEFAULT_INSTRUCTION
 
@@ -95,13 +98,21 @@ def learn_again(mixture: Mixture) -> str | None:
     }
     words = ["mop", "optimize", "DATA"]
     for name, value in options.items():
-        # What is given by several names, such as personas, is given again one by one, by its texts.
-        for one in value.values() if isinstance(value, Mapping) else [value]:
+        for one in _personas_again(value) if isinstance(value, Mapping) else [value]:
             if isinstance(one, str | int | float) and not isinstance(one, bool):
                 words += [f"--{name}", str(one)]
     if settings.get("refit") is True:
         words.append("--refit")
     return shlex.join(words)
+
+
+def _personas_again(personas: Mapping[str, Any]) -> list[str]:
+    texts = [str(text) for text in personas.values()]
+    try:
+        same = [one.text for one in read_own(texts)] == texts
+    except SettingsError:
+        same = False
+    return texts if same else ["@PERSONAS.jsonl"]
 
 
 def import_again(mixture: Mixture) -> str:
