@@ -138,6 +138,8 @@ def test_a_judge_that_cannot_be_read_is_an_error_and_a_few_lapses_are_ties() -> 
         ("Both are equal", "tie"),
         ("Neither A nor B is good", "tie"),
         ("Neither A nor B is better", "tie"),
+        ("A\n\nBoth answers are", "first"),
+        ("B. Both answers are", "second"),
         ("Neither A is better nor B", "tie"),
         ("Both answers B and A are the same.", "tie"),
         ("A is not better than B; both are equal", "tie"),

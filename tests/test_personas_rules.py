@@ -64,6 +64,13 @@ INNOCENT = [
     "As a teacher, my sister earns little.",
     "I'm Dr. Pepper's biggest fan.",
     "I'm doctor shopping.",
+    "I have a friend with ten years of experience in Go.",
+    "Given your 5 years of experience, I think you should aim high.",
+    "With two years of experience on your team, I'd wait.",
+    "With years of debt and no experience of containers, I'd stay put.",
+    "As a biologist, you are expected to lead, and I would start with a plan.",
+    "My professional knives aren't necessary.",
+    "My practice of salting it the night before works.",
 ]
 
 
@@ -115,6 +122,10 @@ def test_innocent_text_stays_byte_for_byte(text: str) -> None:
         ("As a scientist, however, I rest.", "I rest."),
         ("As a diver (trained in Leeds, the UK), I rest.", "I rest."),
         ("As a diver, when I see ice, I wait.", "When I see ice, I wait."),
+        ("As a diver, while I can't see you, I can tell you this.", "While I can't see you, I can tell you this."),
+        ("As a diver, of course, I wait.", "I wait."),
+        ("As a diver, one of my favourite places is a reef.", "One of my favourite places is a reef."),
+        ("I'm a diver, biologist, and teacher. Corals live.", "Corals live."),
         ("Hello! I'm Dr. Lee, a seasoned diver. Corals live.", "Hello! Corals live."),
     ],
 )
@@ -166,6 +177,11 @@ def test_mentions_go_as_whole_sentences_or_opening_clauses(text: str, cleaned: s
         "We experienced divers know it.",
         "A diver like me rests.",
         "I'm Dr. Lee, and rest is key.",
+        "I've been a diver for ten years, and most reefs are harmless.",
+        "I'm a diver, and dry air is the whole secret.",
+        "I am a diver and I always dry the suit overnight.",
+        "My clients wait.",
+        "As a biologist I worked with used to say, wait.",
     ],
 )
 def test_a_mention_within_a_sentence_is_reported_and_nothing_is_cut(text: str) -> None:
@@ -216,6 +232,12 @@ def test_a_role_that_the_instruction_names_is_the_task_and_stays() -> None:
     assert remove_mentions(diary, "You are a nurse.", "Write a nurse's diary.").text == diary
     letter = "With my 5 years of experience in sales, I am sure. As an engineer, I build."
     assert remove_mentions(letter, IDENTITY, "Write a cover letter.").text == letter
+
+
+def test_clients_whom_the_instruction_names_are_the_askers() -> None:
+    answer = "Tell yourself: my clients can wait."
+    assert remove_mentions(answer, IDENTITY, "How do I tell a client to wait?").left == ()
+    assert remove_mentions(answer, IDENTITY, "How do I rest?").left == (answer,)
 
 
 def test_a_specialist_is_a_role_although_other_words_of_that_stem_end_a_role() -> None:
@@ -287,6 +309,12 @@ def test_sentences_lie_in_order_and_leave_out_only_space_and_marks(text: str) ->
         ("I can't provide legal advice: please ask a lawyer.", "refuses"),
         ("I cannot give you legal advice, but a lawyer can help you.", "refuses"),
         ("We can't answer that question.", "refuses"),
+        ("I won't be able to help with that.", "refuses"),
+        ("I can't offer a guarantee, but the usual way is this.", None),
+        ("I can't help with that, but here are others who can.", "refuses"),
+        ("I can't help thinking that it is cold.", None),
+        ("I can't do this justice in a line, but here's a start.", None),
+        ("I am not a real fan of salt.", None),
         ("I'm sorry but that’s not possible.", "refuses"),
         ("I'm sorry, but that question isn't one I can answer.", "refuses"),
     ],

@@ -40,6 +40,8 @@ _VERDICT = re.compile(r"(?<!\w)(?<!\w-)(?P<verdict>A|B|TIE|Tie|tie)(?![\w'’-])
 #: "A" in front of a word is the article ("A better answer …"), unless the word tells what answer A does ("A is …").
 _ARTICLE = re.compile(r"(?<!\w)A(?=\s+[a-z])(?!\s+(?:[a-z]+(?<!ou)(?<!s)s|because|for|since|over|by|and|or)\b)")
 _ALONE = re.compile(r"(?:(?:final|my)?\s*(?:verdict|answer|choice|winner)\s*(?:is)?\s*:?\s*)?(A|B|TIE)", re.IGNORECASE)
+#: A verdict that reasons follow.
+_AT_FIRST = re.compile(r"[\W_]*(?P<verdict>A|B|TIE)\b[\W_]*?(?:\n|\.\s+(?=Both|Neither))(?P<rest>.*)", re.DOTALL)
 _ABSTAINED = re.compile(r"\b(neither|both)\b", re.IGNORECASE)
 _A_NOR_B = re.compile(r"(?<!\w)(?:A|B) (?:and|nor|or) (?:answer |response )?(?:A|B)(?![\w'’-])")
 #: A winner that is named in a sentence, and an answer that is named at all.
@@ -200,6 +202,8 @@ def read_verdict(text: str) -> Vote:
     last = text.splitlines()[-1].strip(" \t*_#`\"'.!()[]") if text else ""
     if alone := _ALONE.fullmatch(last):
         return {"A": "first", "B": "second", "TIE": "tie"}[alone[1].upper()]  # type: ignore[return-value]
+    if (first := _AT_FIRST.match(text)) and not _VERDICT.search(_ARTICLE.sub("", first["rest"])):
+        return {"A": "first", "B": "second", "TIE": "tie"}[first["verdict"]]  # type: ignore[return-value]
     found = {match["verdict"].upper() for match in _VERDICT.finditer(_ARTICLE.sub("", text))}
     if _ABSTAINED.search(text):
         if _DENIED.search(text) or _A_NOR_B.search(text):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mop.personas.openings import ARTICLE, clause_end, opens
+from mop.personas.openings import ARTICLE, clause_end, is_person, opens
 from mop.personas.roles import Roles
 from mop.personas.sentences import Sentence, sentences, without_quotations
 
@@ -30,7 +30,8 @@ _TITLED = re.compile(
     r"(?:I am|I['’]m) (?:Dr|Prof|Professor|Doctor)\b\.? (?:[A-Z][\w-]*(?: |(?=[,.!]|$)))+(?P<rest>.*)", re.DOTALL
 )
 _YEARS = re.compile(
-    rf"{_GREETING}(?:I have|I['’]ve|I bring)\b(?=.*\b(?:years?|decades?)\b)(?=.*\b(?:experience|practice|expertise|"
+    rf"{_GREETING}(?:I have|I['’]ve|I bring)\b(?! an? (?:friend|colleague|team|client|student|patient|"
+    r"neighbou?r|relative|brother|sister|cousin)\b)(?=.*\b(?:years?|decades?)\b)(?=.*\b(?:experience|practice|expertise|"
     r"working|worked|spent|studying|studied|teaching|taught|researching)\b).+",
     re.IGNORECASE | re.DOTALL,
 )
@@ -40,6 +41,14 @@ _CONTENT = re.compile(
     r"learnt|noticed|know|that|would|could|if|when)\b",
     re.IGNORECASE,
 )
+#: What follows "and" in an introduction: more of the writer, or something about something else.
+_AND = re.compile(r",? and (?P<said>[^.!?]*)")
+_ABOUT_SELF = re.compile(
+    r"I(?: am|['’]m| have|['’]ve| speciali[sz]e| hold| work| teach)\b|have\b|speciali[sz]|hold|work|train|teach|"
+    r"a passion\b|(?:over|more than) |\w+ years\b",
+    re.IGNORECASE,
+)
+_SUBJECT = re.compile(r"(?:I|the|my|your|it|this|these|most|all|we)\b", re.IGNORECASE)
 _LONGEST_INTRODUCTION = 400
 _OFFER = re.compile(
     r",?\s?\b(?:and|so|here|ready|happy|glad)\b[^.!?]{0,200}?\b(?:help|assist|guide|share|explain|walk|answer|show|teach|"
@@ -51,6 +60,7 @@ _MIDDLE = re.compile(rf"\b(?:as|being) {ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNOR
 _I_AM_TOO = re.compile(
     rf"\bI(?: am|['’]m|(?: have|['’]ve) been| work as) {ARTICLE} (?P<role>[^.!?;:,]+)", re.IGNORECASE
 )
+_YOU_NEXT = re.compile(r",\s*your?\b", re.IGNORECASE)
 #: "My work as a diver shows": the work shows, not the diver.
 _OWN_BEFORE = re.compile(r"\bmy (?:[\w-]+ ){0,4}$", re.IGNORECASE)
 #: The writer among others of the profession: "we doctors", "as doctors, we", "doctors like me", "I, a doctor,".
@@ -64,10 +74,11 @@ _OUR = re.compile(r"\b(?:we|us|our)\b", re.IGNORECASE)
 _APPOSITION = re.compile(rf"\bI, {ARTICLE} (?P<role>[^.!?;:,]+),", re.IGNORECASE)
 _MY_CAREER = re.compile(
     r"\b[Mm]y (?:(?:\w+ ){0,3}(?:years|decades) (?:of|as|in)\b|career\b(?! (?:goal|plan|change|choice|break)s?\b)|"
-    r"profession\b|clients\b|patients\b|professional \w+|"
-    r"practice\b(?! is to\b| (?:routine|room|time|piece|schedule|session|test|run|scale|exam|question|problem|match|"
-    r"game|drill|partner|pad|swing)(?:e?s)?\b))"
+    r"profession\b|professional (?:opinion|experience|view|judge?ment|background|career|life)|"
+    r"practice\b(?! is to\b| of \w+ing\b| (?:routine|room|time|piece|schedule|session|test|run|scale|exam|question|"
+    r"problem|match|game|drill|partner|pad|swing)(?:e?s)?\b))"
 )
+_MY_PEOPLE = re.compile(r"\b[Mm]y (clients|patients)\b(?! table)")
 _SELF = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|[Mm]y|mine|myself)\b")
 
 
@@ -146,7 +157,16 @@ def _introduces(text: str, roles: Roles) -> bool:
         return False
     if titled := _TITLED.match(text):
         return re.fullmatch(r"(?:, an? [^,;:.!?]*)?[.!]?", titled["rest"]) is not None
-    return _CONTENT.search(_OFFER.sub("", text)) is None
+    rest = _OFFER.sub("", text)
+    return _CONTENT.search(rest) is None and not any(_says_more(one, roles) for one in _AND.finditer(rest))
+
+
+def _says_more(joined: re.Match[str], roles: Roles) -> bool:
+    """Whether what "and" joins to an introduction isn't about the writer: "and the skin must be dry"."""
+    said = joined["said"]
+    if _ABOUT_SELF.match(said) or is_person(said, roles):
+        return False
+    return joined[0].startswith(",") or _SUBJECT.match(said) is not None
 
 
 def _openly(text: str, roles: Roles) -> bool:
@@ -163,6 +183,8 @@ def _mentions(text: str, roles: Roles) -> bool:
     text = without_quotations(text)
     if not roles.speaker_wanted and _MY_CAREER.search(text):
         return True
+    if not roles.speaker_wanted and any(not roles.asked_for(match[1]) for match in _MY_PEOPLE.finditer(text)):
+        return True
     if _as_one_of_many(text, roles) or any(_is_told(text, match, roles) for match in _I_AM_TOO.finditer(text)):
         return True
     if _SELF.search(text) is None:
@@ -172,6 +194,7 @@ def _mentions(text: str, roles: Roles) -> bool:
     return any(
         roles.own_within(match["role"], doing=_OWN_BEFORE.search(text[: match.start()]) is not None)
         for match in _MIDDLE.finditer(text)
+        if _YOU_NEXT.match(text, match.end()) is None
     )
 
 

@@ -48,6 +48,15 @@ _MINE = re.compile(
     r"role|work|time|experience)\b",
     re.IGNORECASE,
 )
+#: Somebody else's years, or none.
+_THEIRS = re.compile(r"\b(?:your?|his|her|their|its|among|no|without)\b", re.IGNORECASE)
+#: "As a chef I admire, …" and "as a chef I worked with used to say": a chef, and not the writer.
+_I_KNOW = re.compile(
+    r"I(?:['’]ve| have|['’]d| had)? (?:\w+ly |once |often |used to )?(?:knew|known?|worked?|met|admired?|"
+    r"respect(?:ed)?|follow(?:ed)?|had|trained|interviewed|spoke|talked|read|loved?)\b"
+    r"(?: (?:with|under|for|to|in|at|from|and|back|once)\b[^,]*)?"
+    r"(?:,|[^,]*\b(?:said|says?|puts?|told|tells|taught|wrote|writes)\b)"
+)
 _I = re.compile(r"\s*(?:I(?![\w-])|let me\b|allow me\b)")
 #: The writer's own main clause; "my sister" begins another's.
 _FIRST = re.compile(
@@ -55,16 +64,21 @@ _FIRST = re.compile(
     r"mum|mom|dad|wife|husband|partner|son|daughter|uncle|aunt|boss|teacher|friend)s?\b))",
     re.IGNORECASE,
 )
+_YOU = re.compile(r"\s*your?\b", re.IGNORECASE)
 _WE = re.compile(r"\s*(?:we|our)\b", re.IGNORECASE)
 _LATER_I = re.compile(r", (?:I(?![\w-])|let me\b)")
 #: Words with which a main clause begins and no opening goes on.
 _PLAIN = re.compile(
     r"\s*(?:it|it['’]s|here|here['’]s|there|there['’]s|this|these|that|those|the|what|when|whenever|if|one thing|"
+    r"one of|while|although|whether|because|since|once|before|after|"
     r"always|never|first)\b",
     re.IGNORECASE,
 )
 #: Those that hardly stand anywhere else, even if "I" comes later.
-_SURELY = re.compile(r"\s*(?:here|here['’]s|what|when|whenever|if|there (?:is|are)|it['’]s|it is)\b", re.IGNORECASE)
+_SURELY = re.compile(
+    r"\s*(?:here|here['’]s|what|when|whenever|if|while|although|whether|because|there (?:is|are)|it['’]s|it is)\b",
+    re.IGNORECASE,
+)
 _ARM = re.compile(r"[.;:,]")
 _SELF = re.compile(r"\bI\b(?!-)")
 #: Pieces between two commas that continue an opening.
@@ -73,7 +87,8 @@ _CONTINUES = re.compile(
     r" (?:(?:who|whose) [^,]{1,120},|(?:trained|based|certified|licensed|focused|speciali[sz]ing|having|working|"
     r"holding) (?:in|at|by|on|as|with|for|lived|worked|studied|spent|been|taught|trained|seen) [^,]{1,120},|"
     r"with (?:over |more than |nearly )?(?:\w+ )?(?:years|decades|a background|experience|expertise) [^,]{0,120},|"
-    r"including [^,]{1,80},|however,|though,|especially [^,]{1,60},|mostly [^,]{1,60},)",
+    r"(?:including|especially|particularly|mostly) [^,]{1,80},|however,|though,|of course,|personally,|"
+    r"over the years,)",
     re.IGNORECASE,
 )
 _APPOSITION = re.compile(r" (?:an?|the) (?P<role>[^,;:.!?]{2,60}),", re.IGNORECASE)
@@ -106,6 +121,8 @@ def clause_end(text: str, roles: Roles) -> int | None:
     end = _after_commas(text, commas[0], names, roles) if commas else None
     careless = re.search(r"\s(?=I\b(?!-))", near)
     if careless and (not commas or careless.start() < commas[0]):
+        if _I_KNOW.match(text, careless.end()):
+            return None
         clause = text[: careless.start()]
         end = careless.end() if _ends_in_a_role(clause, roles) and names(clause, text[careless.end() :]) else None
     if end is None or not _whole(text[:end]):
@@ -123,6 +140,8 @@ def opens(text: str, roles: Roles) -> bool:
     for place in _commas(near):
         clause, main = text[:place], text[place + 1 :]
         if names(clause, main) and not _SAID.search(clause):
+            if _YOU.match(main):
+                return False
             # Years of experience may be anybody's: somebody's whose main clause begins with "I".
             return _LATER_I.search(text) is not None if _is_of_years(clause) else _speaks(main)
     return False
@@ -154,6 +173,8 @@ def _naming(text: str, roles: Roles) -> _Names | None:
         def experience(clause: str, main: str) -> bool:
             if not (_EXPERIENCE.match(clause) or _SOMEBODY.match(clause)):
                 return False
+            if _is_of_years(clause) and _THEIRS.search(clause):
+                return False
             # Years of experience may be anybody's, unless "I" is the subject of what is said of them.
             return not _is_of_years(clause) or _SELF.search(_ARM.split(main, maxsplit=1)[0]) is not None
 
@@ -178,9 +199,9 @@ def _after_commas(text: str, first: int, names: _Names, roles: Roles) -> int | N
     place = first + 1
     while place < _MOST_CLAUSE and not _I.match(text, place):
         piece = _CONTINUES.match(text, place)
-        if piece is None and (said := _APPOSITION.match(text, place)) and _is_person(said["role"], roles):
+        if piece is None and (said := _APPOSITION.match(text, place)) and is_person(said["role"], roles):
             piece = said
-        if piece is None and (_PREPOSITION.search(opening) or _is_person(text[place:].partition(",")[0], roles)):
+        if piece is None and (_PREPOSITION.search(opening) or is_person(text[place:].partition(",")[0], roles)):
             piece = _ENUMERATION.match(text, place)
         if piece is None:
             return None
@@ -191,7 +212,7 @@ def _after_commas(text: str, first: int, names: _Names, roles: Roles) -> int | N
     return place
 
 
-def _is_person(phrase: str, roles: Roles) -> bool:
+def is_person(phrase: str, roles: Roles) -> bool:
     """Whether a phrase, such as "a father of two" or "the founder of a school", is one that says who somebody is."""
     head = roles.head(re.sub(r"^\s*(?:(?:and|or) )?(?:an?|the) ", "", phrase, flags=re.IGNORECASE))
     return head in roles.heads or head in OCCUPATIONS | INNOCENT or head.endswith(("er", "or", "ist", "ian"))

@@ -17,10 +17,14 @@ from typing import Literal
 from mop.personas.sentences import sentences, without_quotations
 
 _DOES = (
-    r"(?:help(?! but)|assist|provide|answer|comply|fulfil\w*|do (?:that|this)|discuss|offer|give|write|create|complete|"
-    r"generate|engage|participate|support|share|advise|satisfy|continue|respond|process|access|browse|proceed)"
+    r"(?:help(?! but| \w+ing)|assist|provide|answer|comply|fulfil\w*|do (?:that|this)(?! justice)|discuss|offer|give|"
+    r"write|create|complete|generate|engage|participate|support(?! (?:the (?:view|idea|claim)|this load))|share|advise|"
+    r"satisfy|continue|respond|process|access|browse|proceed)"
 )
-_NOT = r"(?:can(?:not|['’]t)|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to)"
+_NOT = (
+    r"(?:can(?:not|['’]t)|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to|"
+    r"(?:won['’]t|will not|would not|wouldn['’]t) be able to)"
+)
 #: What a group can't do for the reader; "we cannot access the summit" tells of the world.
 _OFFERS = (
     r"(?:(?:help(?! but)|assist|provide|comply|fulfil\w*|do (?:that|this)|discuss|offer|generate|engage|support)\b|"
@@ -28,9 +32,10 @@ _OFFERS = (
 )
 #: "I can't give you a single answer: it depends" is the beginning of one, as is "no legal advice, but generally yes".
 _GOES_ON = (
-    r"(?! (?:you )?(?:an? |any |the |one )?(?:single|exact|precise|definite|definitive|simple|universal) (?:answer|"
-    r"number|figure|rule|recipe|date|price|time|amount)\b| (?:you )?(?:legal|medical|financial|tax) advice,? but "
-    r"(?:generally|in general|usually|broadly|in most|here)\b|[^.!?]*\bbut here goes\b)"
+    r"(?! (?:you )?(?:an? |any |the |one )?(?:(?:single|exact|precise|definite|definitive|simple|universal) (?:answer|"
+    r"numbers?|figures?|rule|recipe|date|price|time|amount)|guarantees?|diagnos[ie]s)\b|"
+    r" (?:you )?(?:legal|medical|financial|tax) advice,? but (?:generally|in general|usually|broadly|in most|here)\b|"
+    r"[^.!?]*\bbut here goes\b)"
 )
 _REFUSES = re.compile(
     rf"\bI ?{_NOT}(?: \w+)? {_DOES}\b{_GOES_ON}|\bwe ?{_NOT}(?: \w+)? {_OFFERS}|"
@@ -39,7 +44,7 @@ _REFUSES = re.compile(
     r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but (?:that|this)\b[^.!?:]*(?:n['’]t|\bnot)\b[^.!?:]*"
     r"\b(?:something|possible|I|we|allowed|appropriate)\b|"
     r"^I apologi[sz]e,? but I\b|\bnot something (?:that )?I(?: can|['’]m able to| am able to)\b|"
-    r"\bI(?: do(?:n['’]t| not) feel|['’]m not| am not) comfortable\b",
+    r"\bI(?: do(?:n['’]t| not) feel|['’]m not| am not) comfortable(?! with raw| leaving)\b",
     re.IGNORECASE,
 )
 _MODEL = (
@@ -49,9 +54,9 @@ _MODEL = (
 _BREAKS = re.compile(
     rf"\bas an? {_MODEL}\b(?!\s+\w+(?:er|or|ist)\b)[^.!?]*\b(?:I|my|me)\b|"
     rf"\bI(?:['’]m| am)(?: (?:just|only|actually|merely|still))? an? {_MODEL}\b(?!\s+\w+(?:er|or|ist)\b)|"
-    r"\bI(?:['’]m| am) not (?:actually |really )?an? (?:real|human|actual|licensed)\b|"
+    r"\bI(?:['’]m| am) not (?:actually |really )?an? (?:real(?! fan)|human|actual|licensed)\b|"
     r"\bI do(?:n['’]t| not) (?:actually |really )?have (?:any )?personal (?:experiences?|opinions?|feelings?)\b|"
-    r"\bmy training data\b",
+    r"\bmy (?:training data(?! set)|knowledge cutoff)\b",
     re.IGNORECASE,
 )
 _FIRST_SENTENCES = 3

@@ -40,6 +40,8 @@ _WANTED = re.compile(
     r"\b(?:letters?|essays?|speech(?:es)?|story|stories|poems?|lyrics|diary|diaries|monologues?|biograph\w*|bios?|"
     r"e-?mails?|résumé|resume|cv|statements?|scripts?|dialogues?|conversations?|interviews?|toasts?|posts?|tweets?|"
     r"memoirs?|autobiograph\w*|blogs?|reviews?|testimonials?|role-?play\w*|pretend|act as|imagine|perspective|"
+    r"songs?|raps?|haikus?|limericks?|sonnets?|ballads?|captions?|headlines?|pitch(?:es)?|vows?|eulog\w*|voicemails?|"
+    r"out[- ]of[- ]office|(?:self-)?introductions?|self-(?:evaluation|assessment|review)|about me|user stor(?:y|ies)|"
     r"first[- ]person|paraphrase|rewrite|translate|edit|correct|fix|introduce yourself)\b",
     re.IGNORECASE,
 )
@@ -100,6 +102,10 @@ class Roles:
     def _asked(self) -> frozenset[str]:
         words = {re.sub(r"['’]s?$", "", word) for word in words_of(self.instruction)}
         return frozenset(words) | {word.removesuffix("s") for word in words}
+
+    def asked_for(self, word: str) -> bool:
+        """Whether the instruction has a word, in the singular or the plural."""
+        return word in self._asked or word.removesuffix("s") in self._asked
 
     def own(self, phrase: str) -> bool:
         """Whether a phrase, article left out, names what the identity is."""
