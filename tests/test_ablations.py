@@ -15,7 +15,8 @@ from fake_endpoint import FakeEndpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import nearest_demo_answer, splits
-from test_methods import learn, optimized, session
+from test_methods import learn, session
+from test_methods_front import optimized
 
 from benchmarks.cells import Cell
 from benchmarks.grid import plan_cells
