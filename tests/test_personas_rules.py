@@ -1,4 +1,4 @@
-"""The rules of `mop.personas`: mentions go and innocent text stays, refusals are told, copies are found."""
+"""The rules of `mop.personas`: mentions go and innocent text stays, copies are found."""
 
 import time
 
@@ -10,10 +10,8 @@ from mop.lm.request import Reply, Usage
 from mop.personas.answering import answer_of, why_unusable
 from mop.personas.auditing import apply_audit
 from mop.personas.checking import LONGEST_RUN, MOST_COPIED, copied_share, text_problem
-from mop.personas.english import looks_english
 from mop.personas.exemplars import DIVERSE, SIMILAR
 from mop.personas.mentions import remove_mentions
-from mop.personas.refusing import why_dropped
 from mop.personas.roles import role_heads
 from mop.personas.sentences import sentences
 from mop.personas.writing import read_identity
@@ -191,24 +189,6 @@ def test_a_mention_within_a_sentence_is_reported_and_nothing_is_cut(text: str) -
 
 
 @pytest.mark.parametrize(
-    ("text", "english"),
-    [
-        ("Use salt, and wait until the water is clear again.", True),
-        ("Drink water every day. Sleep for eight hours. Walk before the meal, and rest.", True),
-        ("Salt.", True),
-        ("Als Taucher empfehle ich Salz, denn es ist gut und nicht teuer.", False),
-        ("Es tut mir leid, dabei kann ich leider nicht helfen.", False),
-        ("En tant que médecin, je recommande du repos et de boire chaque jour.", False),
-        ("Como médico, recomiendo descansar y beber agua todos los días.", False),
-        ("作为一名医生，我建议休息。", False),
-        ("Как врач, я рекомендую отдых.", False),
-    ],
-)
-def test_answers_that_the_rules_cannot_read_are_told(text: str, english: bool) -> None:
-    assert looks_english(text) == english
-
-
-@pytest.mark.parametrize(
     "text",
     [
         "ha-" * 20000,
@@ -279,48 +259,6 @@ def test_sentences_lie_in_order_and_leave_out_only_space_and_marks(text: str) ->
     for one in sentences(text):
         assert position <= one.start < one.end <= len(text)
         position = one.end
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("As an AI language model, I cannot dive.", "breaks persona"),
-        ("Corals live. I'm just an AI, so ask a vet.", "breaks persona"),
-        ("I am not a real doctor.", "breaks persona"),
-        ("I'm sorry, but I cannot help with that.", "refuses"),
-        ("I can’t provide that.", "refuses"),
-        ("I can't recommend it highly enough.", None),
-        ("I can't help but smile at corals.", None),
-        ("We cannot help you with that.", "refuses"),
-        ("Sorry, but that is not something I can help with.", "refuses"),
-        ("I do not feel comfortable answering this.", "refuses"),
-        ("I'm sorry for your loss, but I hope this helps.", None),
-        ("AI is a field. As an AI engineer, I build things.", None),
-        ("I am an artist, and I am an aim.", None),
-        ('The robot said: "I am an AI."', None),
-        ("One. Two. Three. If the shop says no, I cannot offer you more.", None),
-        ("We cannot access the summit in winter.", None),
-        ("I am sorry, but that isn't right: 7 times 8 is 56.", None),
-        ("I'm sorry, but that is not something I can do.", "refuses"),
-        ("I can't give you a single answer: it depends. Small shops use A.", None),
-        ("I can't offer legal advice, but generally yes.", None),
-        ("I can't offer you that, but ask a diver.", "refuses"),
-        ("I can't provide the exact steps for it, but I can point you to others.", "refuses"),
-        ("I can't provide legal advice: please ask a lawyer.", "refuses"),
-        ("I cannot give you legal advice, but a lawyer can help you.", "refuses"),
-        ("We can't answer that question.", "refuses"),
-        ("I won't be able to help with that.", "refuses"),
-        ("I can't offer a guarantee, but the usual way is this.", None),
-        ("I can't help with that, but here are others who can.", "refuses"),
-        ("I can't help thinking that it is cold.", None),
-        ("I can't do this justice in a line, but here's a start.", None),
-        ("I am not a real fan of salt.", None),
-        ("I'm sorry but that’s not possible.", "refuses"),
-        ("I'm sorry, but that question isn't one I can answer.", "refuses"),
-    ],
-)
-def test_refusals_and_broken_personas_are_told_from_innocent_answers(text: str, reason: str | None) -> None:
-    assert why_dropped(text) == reason
 
 
 def test_the_exemplars_pass_their_own_checks_and_copy_nothing_from_one_another() -> None:

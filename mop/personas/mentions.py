@@ -78,7 +78,7 @@ _MY_CAREER = re.compile(
     r"practice\b(?! is to\b| of \w+ing\b| (?:routine|room|time|piece|schedule|session|test|run|scale|exam|question|"
     r"problem|match|game|drill|partner|pad|swing)(?:e?s)?\b))"
 )
-_MY_PEOPLE = re.compile(r"\b[Mm]y (clients|patients)\b(?! table)")
+_MY_PEOPLE = re.compile(r"\b[Mm]y (clients|patients)\b")
 _SELF = re.compile(r"\b(?:I|I['’](?:m|ve|d|ll)|me|[Mm]y|mine|myself)\b")
 
 

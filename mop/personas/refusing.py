@@ -18,7 +18,7 @@ from mop.personas.sentences import sentences, without_quotations
 
 _DOES = (
     r"(?:help(?! but| \w+ing)|assist|provide|answer|comply|fulfil\w*|do (?:that|this)(?! justice)|discuss|offer|give|"
-    r"write|create|complete|generate|engage|participate|support(?! (?:the (?:view|idea|claim)|this load))|share|advise|"
+    r"write|create|complete|generate|engage|participate|support(?! the (?:view|idea|claim)\b)|share|advise|"
     r"satisfy|continue|respond|process|access|browse|proceed)"
 )
 _NOT = (
@@ -44,7 +44,7 @@ _REFUSES = re.compile(
     r"^(?:I['’]m|I am) (?:very |so |really )?sorry,? but (?:that|this)\b[^.!?:]*(?:n['’]t|\bnot)\b[^.!?:]*"
     r"\b(?:something|possible|I|we|allowed|appropriate)\b|"
     r"^I apologi[sz]e,? but I\b|\bnot something (?:that )?I(?: can|['’]m able to| am able to)\b|"
-    r"\bI(?: do(?:n['’]t| not) feel|['’]m not| am not) comfortable(?! with raw| leaving)\b",
+    r"\bI(?: do(?:n['’]t| not) feel|['’]m not| am not) comfortable(?! (?!with (?:this|that|your)\b)with\b)\b",
     re.IGNORECASE,
 )
 _MODEL = (
@@ -54,7 +54,7 @@ _MODEL = (
 _BREAKS = re.compile(
     rf"\bas an? {_MODEL}\b(?!\s+\w+(?:er|or|ist)\b)[^.!?]*\b(?:I|my|me)\b|"
     rf"\bI(?:['’]m| am)(?: (?:just|only|actually|merely|still))? an? {_MODEL}\b(?!\s+\w+(?:er|or|ist)\b)|"
-    r"\bI(?:['’]m| am) not (?:actually |really )?an? (?:real(?! fan)|human|actual|licensed)\b|"
+    r"\bI(?:['’]m| am) not (?:actually |really )?an? (?:real|human|actual|licensed)\b|"
     r"\bI do(?:n['’]t| not) (?:actually |really )?have (?:any )?personal (?:experiences?|opinions?|feelings?)\b|"
     r"\bmy (?:training data(?! set)|knowledge cutoff)\b",
     re.IGNORECASE,
