@@ -101,3 +101,14 @@ def wait_until(condition: Any, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "It did not come about in time."
         time.sleep(0.01)
+
+
+def said(reply: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    """Check the OpenAI shape of an error, and return it."""
+    assert reply.status_code == status, reply.text
+    assert set(reply.json()) == {"error"}
+    error: dict[str, Any] = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code
+    assert error["message"]
+    return error
