@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from mop.cli.output import Output
 from mop.cli.progress import CallProgress, SearchProgress
 from mop.cli.words import clean, duration, shorten, signed, verdict
 from mop.lm.budget import Budget
+from mop.lm.meter import Traffic
 from mop.lm.request import Usage
 from mop.optimization import Run
 from mop.stats import paired_difference
@@ -39,6 +41,27 @@ def test_the_panel_on_a_terminal_shows_calls_tokens_money_and_the_best_score(
     panel = text.getvalue()
     for words in ("racing", "3 / 10 calls", "3,300 tokens", "$0.00063", "best score 0.50", "╰"):
         assert words in panel
+
+
+def test_the_time_left_after_a_resumed_start_is_that_of_calls_that_are_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("mop.cli.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("mop.cli.progress._LOOK", 3600.0)
+    client = SimpleNamespace(traffic=Traffic())
+    with CallProgress("writing", 100, Output(), client) as progress:  # type: ignore[arg-type]
+        client.traffic.sent = 1
+        progress.reply("identities")
+        for _ in range(50):
+            progress.reply("identities")  # these the ledger had
+        for _ in range(4):
+            now += 10.0
+            client.traffic.sent += 1
+            progress.reply("identities")
+        progress.reply("answers")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "answers · 56" in line]
+    assert line.endswith("about 7 min 20 s left")  # 44 calls are left; 4 that were sent took 40 seconds
 
 
 def test_quiet_silences_progress_and_notes_but_not_warnings(capsys: pytest.CaptureFixture[str]) -> None:

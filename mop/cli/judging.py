@@ -75,7 +75,7 @@ def compare(
             replay=run.replay,
         )
         judge = Judge(client, settings.criteria)
-        with CallProgress("judging", 2 * sum(map(_differ, pairs)), output) as progress:
+        with CallProgress("judging", 2 * sum(map(_differ, pairs)), output, client) as progress:
             verdicts = wait_for(_judged(judge, pairs, progress), output, client)
     agreements = {}
     if people is not None:

@@ -86,7 +86,7 @@ def write(
     warn_of_the_cap(settings, len(asked), output)
     with desk(settings, run, "personas write") as here:
         writer, encoder = here.writer(), here.encoder()
-        with CallProgress("writing", len(asked), output) as progress:
+        with CallProgress("writing", len(asked), output, writer) as progress:
             work = identify(asked, writer, encoder, plan, progress.reply, distinct=regional)
             done = here.wait_for(work, output)
         bill = here.bill()
@@ -192,7 +192,7 @@ def generate(
     warn_of_the_cap(settings, expected.calls, output)
     with desk(settings, run, "personas generate") as here:
         models = _models(here, plan)
-        with CallProgress("writing", expected.calls, output) as progress:
+        with CallProgress("writing", expected.calls, output, *here.clients.values()) as progress:
             done = here.wait_for(curate(asked, models, plan, progress.reply), output)
         bill = here.bill()
     found = write_files(

@@ -62,7 +62,7 @@ def ablate(
     warn_of_the_cap(settings, calls, output)
     with desk(settings, run, "personas ablate") as here:
         client, encoder = here.writer(), here.encoder()
-        with CallProgress("ablating", 2 * len(ks) * len(texts), output) as progress:
+        with CallProgress("ablating", 2 * len(ks) * len(texts), output, client) as progress:
             work = ablate_exemplars(client, encoder, texts, ks=ks, seed=settings.seed, told=progress.reply)
             found = here.wait_for(work, output)
         bill = here.bill()
@@ -115,7 +115,7 @@ def audit_compare(
     warn_of_the_cap(settings, calls, output)
     with desk(settings, run, "personas audit-compare") as here:
         model, writer, judge, encoder = here.model(), here.writer(), here.judge(), here.encoder()
-        with CallProgress("comparing", calls, output) as progress:
+        with CallProgress("comparing", calls, output, model, writer, judge) as progress:
 
             async def work() -> tuple[dict[str, int], Comparison]:
                 done = await identify(asked, writer, encoder, plan, progress.reply)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -25,6 +25,9 @@ from mop.cli.words import duration, money, plural
 from mop.lm.caps import Caps
 from mop.optimization import Run
 
+if TYPE_CHECKING:
+    from mop.lm.client import ModelClient
+
 #: Seconds between two looks at the counters.
 _LOOK = 0.25
 #: Seconds over which the speed is measured that the remaining time follows from.
@@ -35,9 +38,13 @@ _LINES = 10
 
 @dataclass(frozen=True)
 class State:
-    """How far the work is: ``share`` from 0 to 1, ``sent`` calls that took time, ``done`` in words."""
+    """How far the work is: ``share`` from 0 to 1, all ``calls`` so far, those ``sent``, ``done`` in words.
+
+    Calls that the ledger answered aren't sent, and take no time.
+    """
 
     share: float
+    calls: int
     sent: int
     done: str
     details: tuple[str, ...] = ()
@@ -123,7 +130,9 @@ class Progress:
         (began, first), (now, last) = working[0], working[-1]
         if last.sent - first.sent < 3 or last.share <= first.share:
             return ""
-        seconds = (1 - state.share) * (now - began) / (last.share - first.share)
+        # Calls to come may all have to be sent, so the speed is that of sent ones.
+        part_sent = min(1.0, (last.sent - first.sent) / max(1, last.calls - first.calls))
+        seconds = (1 - state.share) * (now - began) / ((last.share - first.share) * part_sent)
         return "a few seconds left" if seconds < 10 else f"about {duration(5 * round(seconds / 5))} left"
 
     def _panel(self) -> RenderableType:
@@ -171,15 +180,20 @@ class SearchProgress(Progress):
             details.append(money(spent.usd) + (f" / {money(budget.usd)}" if budget.usd else ""))
         if self._best is not None:
             details.append(f"best score {self._best:.2f}")
-        return State(min(1.0, max(shares, default=0.0)), sent, done, tuple(details))
+        return State(min(1.0, max(shares, default=0.0)), sent + from_ledger, sent, done, tuple(details))
 
 
 class CallProgress(Progress):
-    """Progress of a known number of calls, such as those of an evaluation."""
+    """Progress of a known number of calls, such as those of an evaluation.
 
-    def __init__(self, title: str, total: int, output: Output) -> None:
+    ``clients`` are those that send them: what their ledger answers says nothing of the time left. Without them all
+    calls count as sent.
+    """
+
+    def __init__(self, title: str, total: int, output: Output, *clients: ModelClient | None) -> None:
         super().__init__(title, self._state, output)
         self._total = total
+        self._traffic = list({id(one): one.traffic for one in clients if one is not None}.values())
         self._done = 0
 
     def reply(self, name: str) -> None:
@@ -190,4 +204,5 @@ class CallProgress(Progress):
 
     def _state(self) -> State:
         total = max(self._total, self._done, 1)  # what is asked for again wasn't foreseen
-        return State(self._done / total, self._done, f"{self._done:,} / {plural(total, 'answer')}")
+        sent = sum(one.sent for one in self._traffic) if self._traffic else self._done
+        return State(self._done / total, self._done, sent, f"{self._done:,} / {plural(total, 'answer')}")

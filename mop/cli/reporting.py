@@ -165,7 +165,7 @@ def _measured(path: Path, asked: _Asked, ledger: Ledger, output: Output) -> tupl
     )
     judge = judge_for(loaded.metric, asked.judging, run, client, ledger)
     scorer = make_scorer(get_metric(loaded.metric, allow_code=asked.allow_code), judge)
-    with CallProgress("measuring", plan.answers, output) as progress:
+    with CallProgress("measuring", plan.answers, output, client) as progress:
         measured = wait_for(measure(plan, client, scorer, progress.reply), output)
     return loaded, measured, frozenset(one.input for one in everything if one.split == "validation")
 

@@ -71,7 +71,7 @@ def evaluate(
             if other.model != client.model:
                 output.warn(f"{name} was learned for {other.model}; here {client.model} answers.")
         judge = judge_for(judged.metric, judging, run, client, ledger)
-        with CallProgress("evaluating", (2 + len(others)) * len(examples), output) as progress:
+        with CallProgress("evaluating", (2 + len(others)) * len(examples), output, client) as progress:
             result = wait_for(
                 aevaluate(
                     judged,

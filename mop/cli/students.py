@@ -186,7 +186,7 @@ def annotate(
             replay=run.replay,
         )
         total = len(rows) if known is None else min(len(rows), known.kept)
-        with CallProgress("annotating", total, output) as progress:
+        with CallProgress("annotating", total, output, client) as progress:
             if known is not None:
                 work = annotate_by_region(rows, client, known, seed=seed, told=progress.reply)
             else:
@@ -221,10 +221,10 @@ def _watched(prepared: Prepared, out: Path, output: Output) -> Trained:
 
     def look() -> State:
         if not latest:
-            return State(0.0, 0, f"0 / {plural(steps, 'step')}")
+            return State(0.0, 0, 0, f"0 / {plural(steps, 'step')}")
         one = latest[-1]
         details = (f"loss {one.loss:.3f}", f"rate {one.rate:.1e}")
-        return State(one.number / steps, one.number, f"{one.number:,} / {plural(steps, 'step')}", details)
+        return State(one.number / steps, one.number, one.number, f"{one.number:,} / {plural(steps, 'step')}", details)
 
     try:
         with Progress("training", look, output) as progress:
