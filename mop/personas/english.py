@@ -20,8 +20,14 @@ there which who what when how because if is not
 _COMMON = frozenset(_COMMON_WORDS.split())
 #: Share of such words in English, at least; lists and labels have fewer than sentences.
 _SHARE = 0.08
+#: Words that other languages have as well, such as Dutch "is": in a short text they prove nothing.
+_FOREIGN = frozenset(["to", "are", "been", "can", "is"])
+#: Short words of which hardly any other language has two.
+_SHORT = frozenset(["a", "an", "of", "by", "for"])
 #: Fewer words say nothing of their language.
 _FEWEST = 8
+#: In fewer words than these a share says nothing, and one common word is enough.
+_FEW = 16
 _LETTERS = re.compile(r"[^\W\d_]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 
@@ -32,5 +38,10 @@ def looks_english(text: str) -> bool:
     if letters and sum(_LATIN.match(letter) is not None for letter in letters) < len(letters) / 2:
         return False
     words = words_of(text)
-    found = [word for word in words if word in _COMMON]
-    return len(words) < _FEWEST or (len(set(found)) > 1 and len(found) >= _SHARE * len(words))
+    if len(words) < _FEWEST:
+        return True
+    if len(words) < _FEW:
+        found = set(words)
+        return bool(found & (_COMMON - _FOREIGN)) or len(found & _SHORT) > 1
+    common = [word for word in words if word in _COMMON]
+    return len(set(common)) > 1 and len(common) >= _SHARE * len(words)
