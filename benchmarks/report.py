@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,8 @@ EXPLANATION = """\
 A cell is one method on one task under one seed; a seed has a split of its own. With several seeds, `±` is the wider of
 two half-widths: of the 95 % t interval over seeds (search, split and test together, but few values), and of the 95 %
 interval over distinct test inputs (which inputs were drawn, and nothing else). A task with one seed has the latter in
-brackets. `—`: not run; `failed`: ended by an error, which is listed.
+brackets. `—`: not run; `failed`: ended by an error, which is listed. Of a cell that was run again after its method had
+changed, the newest result counts.
 
 Pairs are compared on the tasks and seeds that both have, on the same examples; **left out** are the other tasks of the
 section. A task is **won** by the higher mean score over seeds, and **tied** where the means differ by less than half of
@@ -80,18 +80,25 @@ def by_condition(every: Sequence[Record]) -> dict[str, list[Record]]:
         if len(digests[record["task"]]) > 1:
             name += f", data {record.get('data_sha256', '')[:8]}"
         conditions.setdefault(name, []).append(record)
-    return {name: part for whole, found in conditions.items() for name, part in _by_era(whole, found).items()}
+    return {name: _newest(found) for name, found in conditions.items()}
 
 
-def _by_era(name: str, records: list[Record]) -> dict[str, list[Record]]:
-    """Return the records as they are, or by the era of their methods if a cell was run in several (`cells.ERA`)."""
-    cells = Counter((one["task"], label(one), one["seed"]) for one in records if "failed" not in one)
-    if len({one.get("era") for one in records}) == 1 or max(cells.values(), default=0) < 2:
-        return {name: records}
-    parts: dict[str, list[Record]] = {}
-    for one in records:
-        parts.setdefault(f"{name}, era {one.get('era', 'unknown')}", []).append(one)
-    return parts
+def _newest(records: list[Record]) -> list[Record]:
+    """Return of each cell what was run in the newest era (`cells.ERA`), without failures where it finished then.
+
+    Eras are numbered by method, so results of one method in an era and of another in its own belong together.
+    """
+
+    def cell(record: Record) -> tuple[Any, ...]:
+        return record["task"], label(record), record["seed"]
+
+    def rank(record: Record) -> tuple[int, bool]:
+        return record.get("era", -1), "failed" not in record
+
+    newest: dict[tuple[Any, ...], tuple[int, bool]] = {}
+    for record in records:
+        newest[cell(record)] = max(rank(record), newest.get(cell(record), rank(record)))
+    return [record for record in records if rank(record) == newest[cell(record)]]
 
 
 def report(records: Iterable[Record], failed: Iterable[Record] = ()) -> str:
@@ -202,7 +209,20 @@ def _versions(records: Sequence[Record]) -> str:
     each = "".join(f"; mop {mop}, encoder {encoder}" for mop, encoder in map(json.loads, found))
     seeds = sorted({record["seed"] for record in records})
     failed = f" and {len(records) - len(finished)} failed" if len(finished) < len(records) else ""
-    return f"{len(finished)} cells{failed}, seeds {', '.join(map(str, seeds))}{each}.\n"
+    return f"{len(finished)} cells{failed}, seeds {', '.join(map(str, seeds))}{each}.{_of_several_eras(finished)}\n"
+
+
+def _of_several_eras(finished: Sequence[Record]) -> str:
+    """Name the methods whose cells are of several states of the method, with the tasks of the older ones."""
+    eras: dict[str, dict[int, set[str]]] = {}
+    for record in finished:
+        eras.setdefault(label(record), {}).setdefault(record.get("era", -1), set()).add(record["task"])
+    mixed = [
+        f"{method} ({', '.join(sorted(set.union(*(found[era] for era in sorted(found)[:-1]))))})"
+        for method, found in sorted(eras.items())
+        if len(found) > 1
+    ]
+    return f" Of an earlier state of the method: {'; '.join(mixed)}." if mixed else ""
 
 
 def _score_table(scores: Scores, failed: Scores, methods: Sequence[str]) -> str:

@@ -191,13 +191,21 @@ def failure(task: str, method: str, seed: int) -> dict[str, Any]:
     return {**{name: whole[name] for name in kept}, "failed": {"type": "ZeroDivisionError", "message": "a | b"}}
 
 
-def test_a_cell_that_was_run_in_two_eras_has_two_sections_and_no_error() -> None:
-    old, new = record("a", "mop", 0, 4), record("a", "mop", 0, 12)
-    text = report([old, new | {"era": 7, "cell": "other"}, record("b", "ape", 0, 4)])
-    assert text.count("\n## ") == 2
-    assert "test 20, mop 0, era 7" in text
-    assert "test 20, mop 0, era unknown" in text
-    assert ", era " not in report([old, record("b", "mop", 0, 12) | {"era": 7}]), "one table while nothing collides"
+def test_of_a_cell_that_was_run_in_two_eras_the_newest_counts_beside_the_methods_of_other_eras() -> None:
+    other = record("a", "ape", 0, 8) | {"era": 7}
+    old, new = record("a", "mop", 0, 4) | {"era": 7}, record("a", "mop", 0, 12) | {"era": 8, "cell": "other"}
+    text = report([old, new, other, record("b", "mop", 0, 4) | {"era": 7}, record("b", "ape", 0, 8) | {"era": 7}])
+    assert text.count("\n## ") == 1
+    assert "| a | exact_match | 20 | 0.600 [" in text
+    assert "0.200 [" in text, "task b has the older result alone"
+    assert "Of an earlier state of the method: mop (b)." in text
+    assert table_of([old, new, other], "pairs", of="mop").count("| mop | ape | 1 | 1 | 0 | 0 |") == 1
+
+
+def test_a_failure_of_an_earlier_era_is_forgotten_and_a_later_one_is_not() -> None:
+    finished = record("a", "ape", 0, 8) | {"era": 8}
+    assert "failed" not in table_of([finished], "scores", [failure("a", "ape", 0) | {"era": 7}])
+    assert "failed" in table_of([finished], "scores", [failure("a", "ape", 0) | {"era": 9}])
 
 
 def test_failed_cells_are_shown_as_failed_with_their_error() -> None:
