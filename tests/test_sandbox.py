@@ -122,6 +122,14 @@ def test_no_secret_of_the_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -
     assert outcome(inside("assert 'OPENAI_API_KEY' not in os.environ")).passed
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such folder")
+@pytest.mark.parametrize("folder", ["/proc", "/dev/fd/../.."])
+@pytest.mark.parametrize("what", ["environ", "mem", "maps"])
+def test_nothing_of_other_processes_can_be_read(folder: str, what: str) -> None:
+    found = outcome(inside(f"open('{folder}/%d/{what}' % os.getppid(), 'rb').read(8)"))
+    assert found.reason.startswith("failed: PermissionError")
+
+
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
@@ -156,6 +164,7 @@ spec = importlib.util.spec_from_file_location("child", sys.argv[1])
 child = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child)
 victim, kept = os.getppid(), sys.argv[2]
+held = child.lock_processes()
 assert child.lock_kernel()
 allowed = []
 for name, attempt in {
@@ -170,6 +179,8 @@ for name, attempt in {
     "chmod": lambda: os.chmod(kept, 0),
     "truncate": lambda: os.truncate(kept, 0),
     "own": lambda: __import__("fcntl").fcntl(0, 8, victim),
+    "environment": lambda: open(f"/proc/{victim}/environ").read() if held else os.fork(),
+    "memory": lambda: open(f"/proc/{victim}/mem", "rb") if held else os.fork(),
 }.items():
     try:
         attempt()

@@ -55,6 +55,11 @@ CHECKED: dict[str, list[tuple[int, int, tuple[int, ...]]]] = {
     "aarch64": [(56, 2, ()), (29, 1, (0x5401, 0x5450, 0x5451)), (25, 1, (0, 1, 2, 3, 1030))],
 }
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+#: Landlock: system calls, the same on both machines, and all rights over files that change something.
+_CREATE_RULESET, _RESTRICT_SELF = 444, 446
+_CHANGING = 0x1FF2
+#: Version of the structure that `capset` takes.
+_CAPABILITIES_VERSION = 0x20080522
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 #: What Python itself reports before it does something that the sandbox forbids: a second lock, and the only one of the
 #: kind where the kernel has none.
@@ -120,15 +125,42 @@ def lock_kernel() -> bool:
     return bool(call(_PR_SET_SECCOMP, 2, ctypes.addressof(program), 0, 0) == 0)
 
 
+def lock_processes() -> bool:
+    """Let the kernel refuse a look into other processes, such as their environment, with Landlock; whether it does.
+
+    A process under any Landlock rule may not trace processes that aren't, and ``/proc`` asks the same question. Root
+    gives up its capabilities as well, one of which would answer it. The rule itself, no change of files, is one that
+    the filter has too.
+    """
+    if sys.platform != "linux" or struct.calcsize("P") != 8:
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    call, control = library.syscall, library.prctl
+    call.restype = ctypes.c_long
+    changes = ctypes.c_uint64(_CHANGING)
+    rules = call(ctypes.c_long(_CREATE_RULESET), ctypes.byref(changes), ctypes.c_size_t(8), ctypes.c_uint32(0))
+    if rules < 0:
+        return False
+    try:
+        version = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0)
+        if control(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or library.capset(version, (ctypes.c_uint32 * 6)()):
+            return False
+        return bool(call(ctypes.c_long(_RESTRICT_SELF), ctypes.c_int(rules), ctypes.c_uint32(0)) == 0)
+    finally:
+        os.close(rules)
+
+
 def lock_python() -> None:
     """Let Python refuse what the kernel would, with an error that says so."""
-    forbidden, writing, refuse = FORBIDDEN, _WRITING, PermissionError
+    forbidden, writing, refuse, resolve = FORBIDDEN, _WRITING, PermissionError, os.path.realpath
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
-            flags = arguments[2]
+            path, flags = arguments[0], arguments[2]
             if isinstance(flags, int) and flags & writing:
                 raise refuse("the sandbox writes no files")
+            if isinstance(path, str | bytes) and os.fsdecode(resolve(path)).startswith("/proc/"):
+                raise refuse("the sandbox reads nothing of processes")
         elif event.startswith(forbidden):
             raise refuse(f"the sandbox forbids {event}")
 
@@ -180,6 +212,7 @@ def main(request_path: str, result: int, token: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
     tests = compile(request["tests"], "tests", "exec", dont_inherit=True)
     limit(request)
+    lock_processes()
     locked = lock_kernel()
     if not locked:
         drop_root()
