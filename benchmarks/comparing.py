@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from mop.errors import DataError
-from mop.stats import Interval, paired_difference
+from mop.stats import Interval, paired_difference, proportion_interval
 
 Record = Mapping[str, Any]
 #: Means of scores are sums of at most some thousand numbers; they differ by less than this by rounding alone.
@@ -138,3 +138,20 @@ def average_ranks(scores: Scores, methods: Sequence[str], tasks: Sequence[str]) 
     table = [[-round(mean_over_seeds(scores[task][method].values()), 9) for method in methods] for task in tasks]
     means = stats.rankdata(table, axis=1).mean(axis=0)
     return {method: float(mean) for method, mean in zip(methods, means, strict=True)}
+
+
+def interval_of(cell: Mapping[int, Record]) -> tuple[float, float]:
+    """Return the 95 % interval of one method on one task, from its results by seed.
+
+    With one seed it is that of the score over distinct test inputs; with several it lies around their mean and is as
+    wide as that, or as the t interval over seeds if this is wider.
+    """
+    inputs = proportion_interval(list(mean_by_input(cell.values()).values()))
+    if len(cell) == 1:
+        return inputs.low, inputs.high
+    mean = mean_over_seeds(cell.values())
+    values = [record["score"] for _, record in sorted(cell.items())]
+    spread = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread / len(values) ** 0.5
+    reach = max(reach, (inputs.high - inputs.low) / 2)
+    return mean - reach, mean + reach

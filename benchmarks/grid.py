@@ -22,7 +22,7 @@ from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.splitting import sizes_of
 from benchmarks.tasks import CODE, choose_tasks, load_task
-from mop.cluster.connection import open_client
+from mop.cluster.connection import is_connected, open_client
 from mop.errors import BudgetExceeded, ModelUnavailable, MopError, SettingsError
 from mop.metrics import JUDGED
 from mop.search.ablations import Ablations
@@ -153,24 +153,27 @@ def run_grid(cells: Sequence[Cell], place: Place, results: Results, workers: Wor
         if cell.key not in finished:
             chains.setdefault(cell.task, []).append(cell)
     wanted = {cell.key for cell in cells}
-    parent = os.getpid() if workers.scheduler is None else None
-    with _progress(results, wanted), _backend(workers) as options:
+    with _progress(results, wanted), _backend(workers) as (options, parent):
         failures = Parallel(**options)(
             delayed(run_chain)(chain, place, str(results.path), parent) for chain in chains.values()
         )
     return [failed for chain in failures for failed in chain]
 
 
-def run_chain(cells: Sequence[Cell], place: Place, results: str, parent: int | None = None) -> list[Failed]:
+def run_chain(cells: Sequence[Cell], place: Place, results: str, parent: int | str | None = None) -> list[Failed]:
     """Run cells one after another in this process and add each to the result file as it ends.
 
-    ``parent`` is the process that started this one, if it did: when that one is killed, this one ends too.
+    ``parent`` is the process that started this one, if it did: when that one is killed, this one ends too. On a
+    cluster it is the id of Dask's client: when that one is gone, no further cell begins.
     """
-    if parent is not None and parent != os.getpid():
+    if isinstance(parent, int) and parent != os.getpid():
         _end_with(parent)
     failed = []
     file = Results(results)
     for cell in cells:
+        if isinstance(parent, str) and not is_connected(parent):
+            print(f"{describe(cell)} not begun: who asked for it has gone", file=sys.stderr, flush=True)
+            break
         try:
             file.add(run_cell(cell, place))
         except ModelUnavailable:
@@ -209,10 +212,10 @@ def describe(cell: Cell) -> str:
 
 
 @contextmanager
-def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
-    """Yield joblib's options, with the cluster connected while they are in use."""
+def _backend(workers: Workers) -> Iterator[tuple[dict[str, Any], int | str]]:
+    """Yield joblib's options and whom workers work for, with the cluster connected while they are in use."""
     if workers.scheduler is None:
-        yield {"n_jobs": workers.jobs, "batch_size": 1}
+        yield {"n_jobs": workers.jobs, "batch_size": 1}, os.getpid()
         return
     from joblib import parallel_config
 
@@ -220,7 +223,7 @@ def _backend(workers: Workers) -> Iterator[dict[str, Any]]:
         from mop.cluster.backend import ClusterBackend
 
         with parallel_config(backend=ClusterBackend(client)):
-            yield {"n_jobs": -1, "batch_size": 1}
+            yield {"n_jobs": -1, "batch_size": 1}, client.id
 
 
 @contextmanager

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.comparing import compare, mean_by_input, mean_over_seeds
+from benchmarks.comparing import compare, interval_of, mean_over_seeds
 from benchmarks.plotting import MARKERS, SHADES, drawing
 from benchmarks.report import Record, Section, by_condition
-from mop.stats import proportion_interval
 
 #: Most rows of one picture of pairs; with more, only those of the first method are drawn.
 MOST_PAIRS = 45
@@ -61,14 +60,14 @@ def draw_win_rates(section: Section, title: str, path: Path) -> bool:
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlim(-3, 103)
         axes.set_xlabel(
-            "win rate over tasks in % (a tie counts half), 95 % interval, filled where it excludes 50; wins–ties–losses"
+            "win rate over tasks in %, ties counting half; wins–ties–losses\n95 % interval, filled where it excludes 50"
         )
         axes.set_title(title, fontsize=8, loc="left", wrap=True)
     return True
 
 
 def draw_accuracy(section: Section, title: str, path: Path) -> None:
-    """Draw the score of every method on every task, with the 95 % interval over test inputs."""
+    """Draw the score of every method on every task, with its 95 % interval (`comparing.interval_of`)."""
     tasks = sorted(section.scores)
     slots = len(section.methods)
     with drawing(path, 8, 1.6 + 0.25 * -(-slots // 3) + len(tasks) * (0.16 * slots + 0.2)) as figure:
@@ -85,8 +84,7 @@ def draw_accuracy(section: Section, title: str, path: Path) -> None:
                 if not cell:
                     continue
                 at = row + (place - (slots - 1) / 2) * 0.8 / slots
-                reach = proportion_interval(list(mean_by_input(cell.values()).values()))
-                axes.plot([reach.low, reach.high], [at, at], color="0.6", linewidth=0.9, zorder=1)
+                axes.plot(interval_of(cell), [at, at], color="0.6", linewidth=0.9, zorder=1)
                 axes.plot(
                     [mean_over_seeds(cell.values())],
                     [at],
@@ -102,7 +100,7 @@ def draw_accuracy(section: Section, title: str, path: Path) -> None:
         axes.set_ylim(len(tasks) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("mean score over seeds, with 95 % interval over test inputs")
+        axes.set_xlabel("mean score over seeds, with the 95 % interval of the table")
         axes.set_title(title, fontsize=8, loc="left", wrap=True)
         if tasks:
             figure.legend(loc="outside lower center", ncols=3, frameon=False)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.comparing import Pair, average_ranks, compare, mean_by_input, mean_over_seeds, shared_tasks
+from benchmarks.comparing import Pair, average_ranks, compare, interval_of, mean_over_seeds, shared_tasks
 from mop.errors import DataError
 from mop.search.ablations import CHOICES
 from mop.search.methods import METHODS, PARTICULAR
-from mop.stats import bootstrap_interval, proportion_interval
+from mop.stats import bootstrap_interval
 
 #: Options that belong to a method; others are conditions that all methods share.
 OWN = (*PARTICULAR, *CHOICES, "routing")
@@ -70,7 +70,16 @@ class Section:
 
 
 def by_condition(every: Sequence[Record]) -> dict[str, list[Record]]:
-    """Return the records under each condition that all methods share, by its name."""
+    """Return the records under each condition that all methods share, by its name.
+
+    Raises DataError for a record that names no task, method or seed.
+    """
+    for record in every:
+        if missing := [name for name in ("task", "method", "seed") if name not in record]:
+            raise DataError(
+                f"The result of cell {record.get('cell')} has no {' and no '.join(missing)}; it is none of the grid, "
+                "so remove its line."
+            )
     digests: dict[str, set[str]] = {}
     for record in every:
         digests.setdefault(record["task"], set()).add(record.get("data_sha256", ""))
@@ -250,15 +259,10 @@ def _score(cell: dict[int, Record], failures: dict[int, Record]) -> str:
         return "failed" if failures else "—"
     missing = f" ({len(failures)} failed)" if failures else ""
     mean = mean_over_seeds(cell.values())
-    interval = proportion_interval(list(mean_by_input(cell.values()).values()))
+    low, high = interval_of(cell)
     if len(cell) == 1:
-        return f"{mean:.3f} [{interval.low:.2f}, {interval.high:.2f}]{missing}"
-    from scipy import stats
-
-    values = [record["score"] for _, record in sorted(cell.items())]
-    spread = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    reach = float(stats.t.ppf(0.975, len(values) - 1)) * spread / len(values) ** 0.5
-    return f"{mean:.3f} ± {max(reach, (interval.high - interval.low) / 2):.3f}{missing}"
+        return f"{mean:.3f} [{low:.2f}, {high:.2f}]{missing}"
+    return f"{mean:.3f} ± {(high - low) / 2:.3f}{missing}"
 
 
 def _failure_table(failed: Scores) -> str:

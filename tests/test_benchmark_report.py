@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.comparing import average_ranks, compare, shared_tasks, wilson
+from benchmarks.comparing import average_ranks, compare, interval_of, shared_tasks, wilson
 from benchmarks.report import report
 from benchmarks.report import table as table_of
 from mop.errors import DataError
@@ -329,3 +329,14 @@ def test_the_pairs_of_one_method_are_shown_from_its_side() -> None:
 def test_pairs_of_a_method_without_results_are_refused_with_those_that_have_some() -> None:
     with pytest.raises(DataError, match="method moop; there are some of ape, mop"):
         table_of([record("a", "mop", 0, 15), record("a", "ape", 0, 5)], "pairs", of="moop")
+
+
+def test_the_interval_of_several_seeds_is_the_same_for_tables_and_pictures() -> None:
+    cell = {seed: record("a", "ape", seed, right) for seed, right in enumerate((10, 12, 14))}
+    low, high = interval_of(cell)
+    assert f"| 0.600 ± {(high - low) / 2:.3f} |" in report(list(cell.values()))
+    assert (low + high) / 2 == pytest.approx(0.6)
+    assert interval_of({0: cell[0]}) == (
+        proportion_interval(cell[0]["scores"]).low,
+        proportion_interval(cell[0]["scores"]).high,
+    )

@@ -41,6 +41,9 @@ def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
         Results(path).read()
     assert main(["report", str(path)]) == DataError.exit_code
     assert "line 2" in capsys.readouterr().err
+    path.write_text('{"cell": "a", "task": "b"}\n', encoding="utf-8")
+    assert main(["report", str(path)]) == DataError.exit_code
+    assert "cell a has no method and no seed" in capsys.readouterr().err
 
 
 def test_a_report_of_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

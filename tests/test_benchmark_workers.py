@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from fake_endpoint import FakeEndpoint, Fault
 from postgres import wait_until
 from simulated import nearest_demo_answer, task
-from test_benchmark_grid import arguments, asked, start
+from test_benchmark_grid import ROOT, arguments, asked, start
 
 from benchmarks import __main__ as command_line
 from benchmarks.cells import Cell, Place
@@ -86,3 +89,45 @@ def test_workers_in_other_folders_have_the_same_ledger_and_the_same_data(
     )
     url = "postgresql+psycopg://host/database"
     assert place_of(monkeypatch, ["--data=data", "--out=results.jsonl", f"--ledger={url}"]).ledger == url
+
+
+CLUSTER = """
+from dask.distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        input()
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_cluster_begins_no_further_cell_when_the_grid_that_asked_is_gone(
+    sent: signal.Signals, data: Path, tmp_path: Path
+) -> None:
+    script, out = tmp_path / "cluster.py", tmp_path / "results.jsonl"
+    script.write_text(CLUSTER, encoding="utf-8")
+    environment = os.environ | {"MOP_API_KEY": "key", "PYTHONPATH": str(ROOT)}
+    cluster = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=environment,
+        cwd=tmp_path,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with cluster, FakeEndpoint(nearest_demo_answer, latency=0.01) as endpoint:
+        assert cluster.stdout is not None
+        address = cluster.stdout.readline().strip()
+        grid = start([*arguments(data, endpoint, out, seeds="0,1,2,3"), "--backend=dask", f"--scheduler={address}"])
+        wait_until(lambda: bool(Results(out).read()) or grid.poll() is not None, 240)
+        assert grid.poll() is None, grid.communicate()[1]
+        grid.send_signal(sent)
+        grid.communicate(timeout=60)
+        finished = len(Results(out).read())
+        served = -1
+        while served != endpoint.served:
+            served = endpoint.served
+            time.sleep(3)
+        # The two cells that were at work end as they would have.
+        assert len(Results(out).read()) <= finished + 2 < 16
+        cluster.communicate("")

@@ -40,6 +40,21 @@ def open_client(scheduler: str) -> Any:
         ) from error
 
 
+def is_connected(client: str) -> bool:
+    """Return whether the client with this id is connected to the cluster; to be asked by a task on a worker.
+
+    True as well where the scheduler doesn't say (it may be set to run no functions).
+    """
+    from dask.distributed import get_client
+
+    try:
+        # A function of this place, so that it travels whole: the scheduler may have no mop.
+        known = get_client().run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.clients))  # type: ignore[no-untyped-call]
+    except (OSError, ValueError):
+        return True
+    return client in known
+
+
 class Connection:
     """The client of the scheduler at an address, until `close`.
 
