@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from mop.metrics import get_metric
 from mop.scoring import MetricScorer
 from mop.search.baselines.ape import centroid_demos
 from mop.search.baselines.mop_paper import mop_paper
-from mop.search.baselines.paper_parts import complement, expert_demos
+from mop.search.baselines.paper_parts import complement, expert_demos, paper_questions
 from mop.search.baselines.paper_regions import _fit, paper_regions
 from mop.search.learning import Learned, Session
 from mop.search.methods import METHODS, get_method
@@ -174,6 +175,21 @@ def test_the_complement_of_every_expert_is_all_that_it_does_not_show() -> None:
         hidden = {example.input for example in complement(given, demos)}
         assert len(hidden) == 100 - len(demos)
         assert all(demo.input in hidden for others in every if others is not demos for demo in others)
+
+
+def test_the_questions_for_an_expert_show_what_all_others_show_and_nothing_of_its_own() -> None:
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        given = session(endpoint)
+    regions = paper_regions(given.problem.train_vectors, seed=0, count=4)
+    every = expert_demos(given, regions)
+    questions = run(paper_questions(given, regions, every, 4 * 30))
+    for expert, demos in enumerate(every):
+        asked = {
+            shown for _, text in questions[expert::4] for shown in re.findall(r"^Input: (.*)$", text, re.MULTILINE)
+        }
+        assert asked.isdisjoint(demo.input for demo in demos)
+        for other in every:
+            assert other is demos or asked & {demo.input for demo in other}
 
 
 def test_an_expert_shows_demos_of_its_own_region_and_none_twice() -> None:
