@@ -222,16 +222,16 @@ def _versions(records: Sequence[Record]) -> str:
 
 
 def _of_several_eras(finished: Sequence[Record]) -> str:
-    """Name the methods whose cells are of several states of the method, with the tasks of the older ones."""
-    eras: dict[str, dict[int, set[str]]] = {}
+    """Name what is of an earlier state of its method than other cells of the method here, with the tasks."""
+    newest: dict[str, int] = {}
     for record in finished:
-        eras.setdefault(label(record), {}).setdefault(record.get("era", -1), set()).add(record["task"])
-    mixed = [
-        f"{method} ({', '.join(sorted(set.union(*(found[era] for era in sorted(found)[:-1]))))})"
-        for method, found in sorted(eras.items())
-        if len(found) > 1
-    ]
-    return f" Of an earlier state of the method: {'; '.join(mixed)}." if mixed else ""
+        newest[record["method"]] = max(record.get("era", -1), newest.get(record["method"], -1))
+    older: dict[str, set[str]] = {}
+    for record in finished:
+        if record.get("era", -1) < newest[record["method"]]:
+            older.setdefault(label(record), set()).add(record["task"])
+    named = [f"{name} ({', '.join(sorted(tasks))})" for name, tasks in sorted(older.items())]
+    return f" Of an earlier state of the method: {'; '.join(named)}." if named else ""
 
 
 def _score_table(scores: Scores, failed: Scores, methods: Sequence[str]) -> str:

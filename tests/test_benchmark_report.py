@@ -199,6 +199,8 @@ def test_of_a_cell_that_was_run_in_two_eras_the_newest_counts_beside_the_methods
     assert "| a | exact_match | 20 | 0.600 [" in text
     assert "0.200 [" in text, "task b has the older result alone"
     assert "Of an earlier state of the method: mop (b)." in text
+    variant = record("a", "mop", 0, 4, experts=4) | {"era": 7, "cell": "variant"}
+    assert "Of an earlier state of the method: mop (experts=4) (a)." in report([new, variant])
     assert table_of([old, new, other], "pairs", of="mop").count("| mop | ape | 1 | 1 | 0 | 0 |") == 1
 
 

@@ -114,20 +114,23 @@ def test_a_cluster_begins_no_further_cell_when_the_grid_that_asked_is_gone(
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=(log := (tmp_path / "log").open("w")),
     )
-    with cluster, FakeEndpoint(nearest_demo_answer, latency=0.01) as endpoint:
+    with log, cluster, FakeEndpoint(nearest_demo_answer, latency=0.01) as endpoint:
         assert cluster.stdout is not None
         address = cluster.stdout.readline().strip()
         grid = start([*arguments(data, endpoint, out, seeds="0,1,2,3"), "--backend=dask", f"--scheduler={address}"])
-        wait_until(lambda: bool(Results(out).read()) or grid.poll() is not None, 240)
-        assert grid.poll() is None, grid.communicate()[1]
-        grid.send_signal(sent)
-        grid.communicate(timeout=60)
-        finished = len(Results(out).read())
-        served = -1
-        while served != endpoint.served:
-            served = endpoint.served
-            time.sleep(3)
-        # The two cells that were at work end as they would have.
-        assert len(Results(out).read()) <= finished + 2 < 16
-        cluster.communicate("")
+        try:
+            wait_until(lambda: bool(Results(out).read()) or grid.poll() is not None, 240)
+            assert grid.poll() is None, grid.communicate()[1]
+            grid.send_signal(sent)
+            grid.communicate(timeout=60)
+            # The two cells that were at work end as they would have; what each worker would do next, it leaves.
+            wait_until(lambda: (tmp_path / "log").read_text().count("not begun") == 2, 120)
+            served, finished = endpoint.served, len(Results(out).read())
+            time.sleep(1)
+            assert (endpoint.served, len(Results(out).read())) == (served, finished)
+            assert finished < 16
+        finally:
+            grid.kill()
+            cluster.communicate("")

@@ -124,7 +124,7 @@ def test_no_secret_of_the_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such folder")
 @pytest.mark.parametrize("folder", ["/proc", "/dev/fd/../.."])
-@pytest.mark.parametrize("what", ["environ", "mem", "maps"])
+@pytest.mark.parametrize("what", ["environ", "mem", "maps", "cmdline"])
 def test_nothing_of_other_processes_can_be_read(folder: str, what: str) -> None:
     found = outcome(inside(f"open('{folder}/%d/{what}' % os.getppid(), 'rb').read(8)"))
     assert found.reason.startswith("failed: PermissionError")
@@ -165,7 +165,9 @@ child = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child)
 victim, kept = os.getppid(), sys.argv[2]
 held = child.lock_processes()
+assert held == (child.ctypes.CDLL(None).syscall(444, None, 0, 1) > 0), "the kernel has Landlock"
 assert child.lock_kernel()
+child.drop_capabilities()
 allowed = []
 for name, attempt in {
     "fork": os.fork,

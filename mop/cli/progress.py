@@ -38,7 +38,7 @@ _LINES = 10
 
 @dataclass(frozen=True)
 class State:
-    """How far the work is: ``share`` from 0 to 1, all ``calls`` so far, those ``sent``, ``done`` in words.
+    """How far the work is: ``share`` from 0 to 1, the ``calls`` that moved it, those ``sent``, ``done`` in words.
 
     Calls that the ledger answered aren't sent, and take no time.
     """
@@ -180,7 +180,7 @@ class SearchProgress(Progress):
             details.append(money(spent.usd) + (f" / {money(budget.usd)}" if budget.usd else ""))
         if self._best is not None:
             details.append(f"best score {self._best:.2f}")
-        return State(min(1.0, max(shares, default=0.0)), sent + from_ledger, sent, done, tuple(details))
+        return State(min(1.0, max(shares, default=0.0)), spent.calls, sent, done, tuple(details))
 
 
 class CallProgress(Progress):

@@ -21,9 +21,9 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 #: Share of such words in English, at least; lists and labels have fewer than sentences.
 _SHARE = 0.08
 #: Words that other languages have as well, such as Dutch "is": in a short text they prove nothing.
-_FOREIGN = frozenset(["to", "are", "been", "can", "is"])
+_FOREIGN = frozenset(["to", "are", "been", "can", "is", "it", "has"])
 #: Short words of which hardly any other language has two.
-_SHORT = frozenset(["a", "an", "of", "by", "for"])
+_SHORT = frozenset(["a", "an", "of", "for"])
 #: Fewer words say nothing of their language.
 _FEWEST = 8
 #: In fewer words than these a share says nothing, and one common word is enough.

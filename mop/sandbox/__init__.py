@@ -4,8 +4,8 @@ The process gets no secret (an empty environment), a time and memory limit, no n
 others, no change of any file, and its output goes nowhere. On Linux (x86-64, ARM64) the kernel sees to that: a filter
 allows some 70 system calls and refuses the rest (seccomp), for root as for anyone else. Elsewhere Python itself refuses
 (audit hooks, and limits of the system), which an accident doesn't get past but an attack might; root becomes nobody
-there. What other processes hold, such as keys in their environment, is refused by the kernel where it has Landlock
-(Linux 5.13), and by Python elsewhere. Files that the user may read can be read, but nothing leads out.
+there. The environment and the memory of other processes are closed by the kernel where it has Landlock (Linux 5.13),
+and by Python elsewhere; their command lines can be read. So can files that the user may read, but nothing leads out.
 
 The tests run in the process of the program, as HumanEval does it. Ending early, patched builtins or printed texts don't
 pass them. A program that means to fool them could, as with HumanEval: by answers that say they are equal to anything,

@@ -27,7 +27,7 @@ SYSCALLS = {
         "madvise": 28, "dup": 32, "dup2": 33, "nanosleep": 35, "getitimer": 36, "alarm": 37, "setitimer": 38,
         "getpid": 39, "exit": 60, "uname": 63, "getcwd": 79, "readlink": 89, "gettimeofday": 96, "getrlimit": 97,
         "getrusage": 98, "sysinfo": 99, "times": 100, "getuid": 102, "getgid": 104, "geteuid": 107, "getegid": 108,
-        "getppid": 110, "sigaltstack": 131, "arch_prctl": 158, "gettid": 186, "time": 201, "futex": 202,
+        "getppid": 110, "capset": 126, "sigaltstack": 131, "arch_prctl": 158, "gettid": 186, "time": 201, "futex": 202,
         "sched_getaffinity": 204, "getdents64": 217, "set_tid_address": 218, "restart_syscall": 219,
         "clock_gettime": 228, "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231, "newfstatat": 262,
         "readlinkat": 267, "faccessat": 269, "pselect6": 270, "ppoll": 271, "set_robust_list": 273, "dup3": 292,
@@ -36,7 +36,7 @@ SYSCALLS = {
     "aarch64": {
         "getcwd": 17, "dup": 23, "dup3": 24, "faccessat": 48, "close": 57, "getdents64": 61, "lseek": 62, "read": 63,
         "write": 64, "readv": 65, "writev": 66, "pread64": 67, "pselect6": 72, "ppoll": 73, "readlinkat": 78,
-        "newfstatat": 79, "fstat": 80, "exit": 93, "exit_group": 94, "set_tid_address": 96, "futex": 98,
+        "newfstatat": 79, "fstat": 80, "capset": 91, "exit": 93, "exit_group": 94, "set_tid_address": 96, "futex": 98,
         "set_robust_list": 99, "nanosleep": 101, "getitimer": 102, "setitimer": 103, "clock_gettime": 113,
         "clock_getres": 114, "clock_nanosleep": 115, "sched_getaffinity": 123, "sched_yield": 124,
         "restart_syscall": 128, "sigaltstack": 132, "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139,
@@ -128,9 +128,8 @@ def lock_kernel() -> bool:
 def lock_processes() -> bool:
     """Let the kernel refuse a look into other processes, such as their environment, with Landlock; whether it does.
 
-    A process under any Landlock rule may not trace processes that aren't, and ``/proc`` asks the same question. Root
-    gives up its capabilities as well, one of which would answer it. The rule itself, no change of files, is one that
-    the filter has too.
+    A process under any Landlock rule may not trace processes that aren't, and ``/proc`` asks the same question, except
+    of root's capabilities (`drop_capabilities`). The rule itself, no change of files, is one that the filter has too.
     """
     if sys.platform != "linux" or struct.calcsize("P") != 8:
         return False
@@ -142,12 +141,18 @@ def lock_processes() -> bool:
     if rules < 0:
         return False
     try:
-        version = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0)
-        if control(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or library.capset(version, (ctypes.c_uint32 * 6)()):
+        if control(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
             return False
         return bool(call(ctypes.c_long(_RESTRICT_SELF), ctypes.c_int(rules), ctypes.c_uint32(0)) == 0)
     finally:
         os.close(rules)
+
+
+def drop_capabilities() -> None:
+    """Keep root's name but none of its powers, some of which look into any process."""
+    version = (ctypes.c_uint32 * 2)(_CAPABILITIES_VERSION, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(version, (ctypes.c_uint32 * 6)()):
+        raise OSError(ctypes.get_errno(), "capabilities can't be given up")
 
 
 def lock_python() -> None:
@@ -159,7 +164,7 @@ def lock_python() -> None:
             path, flags = arguments[0], arguments[2]
             if isinstance(flags, int) and flags & writing:
                 raise refuse("the sandbox writes no files")
-            if isinstance(path, str | bytes) and os.fsdecode(resolve(path)).startswith("/proc/"):
+            if isinstance(path, str | bytes) and f"{os.fsdecode(resolve(path))}/".startswith("/proc/"):
                 raise refuse("the sandbox reads nothing of processes")
         elif event.startswith(forbidden):
             raise refuse(f"the sandbox forbids {event}")
@@ -185,9 +190,6 @@ def limit(request: dict[str, Any]) -> None:
 def drop_root() -> None:
     """Become nobody: without the kernel's filter, root could do what limits forbid."""
     if os.getuid() == 0:
-        # Nobody may be unable to read the interpreter's own folder, so what programs import is there before.
-        for name in COMMON:
-            importlib.import_module(name)
         os.setgroups([])
         os.setresgid(65534, 65534, 65534)
         os.setresuid(65534, 65534, 65534)
@@ -212,9 +214,15 @@ def main(request_path: str, result: int, token: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
     tests = compile(request["tests"], "tests", "exec", dont_inherit=True)
     limit(request)
+    if os.getuid() == 0:
+        # Without root's powers the interpreter's own folder may be closed, so what programs import is there before.
+        for name in COMMON:
+            importlib.import_module(name)
     lock_processes()
     locked = lock_kernel()
-    if not locked:
+    if locked:
+        drop_capabilities()
+    else:
         drop_root()
     lock_python()
     said = b"failed: ended without a word"
