@@ -151,15 +151,20 @@ class Endpoint:
                     raise self._late(model, attempt, problem)
                 self.attempts += 1
                 attempt += 1
+                left = started + self._deadline - begun
                 try:
-                    async with asyncio.timeout(max(0.001, min(self._timeout, started + self._deadline - begun))):
+                    async with asyncio.timeout(max(0.001, min(self._timeout, left))):
                         answer: Any = await self._openai.post(path, cast_to=object, body=body)
                     value = read(json.loads(answer) if isinstance(answer, str) else answer)
                 except (openai.APIError, TimeoutError, Malformed, ValueError) as error:
                     # The original isn't chained: its request and text may hold the API key.
-                    problem = self._trouble(error, model)
-                    if problem.overload:
-                        slot.throttled(problem.retry_after, rate=problem.rate)
+                    trouble = self._trouble(error, model)
+                    if trouble.overload:
+                        slot.throttled(trouble.retry_after, rate=trouble.rate)
+                    if isinstance(error, TimeoutError) and problem is not None and left < self._timeout:
+                        # The deadline cut this attempt short; the failure before it says more of the endpoint.
+                        raise self._late(model, attempt, problem) from None
+                    problem = trouble
                 else:
                     self._answered = True
                     slot.succeeded()
