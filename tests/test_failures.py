@@ -91,7 +91,7 @@ async def test_an_endpoint_that_never_makes_sense_is_an_error_not_an_empty_answe
 
 async def test_a_last_attempt_that_the_deadline_cuts_short_leaves_the_failure_before_it_to_be_told(ledger):
     with FakeEndpoint(faults=lambda n, body: Fault.error(503) if n == 0 else Fault(delay=60.0)) as server:
-        client = client_of(server, ledger, deadline=0.5)
+        client = client_of(server, ledger, deadline=2.0)
         with pytest.raises(ModelUnavailable, match=r"2 attempts; the last: .*HTTP 503"):
             await client.complete(ask("a"))
         await client.aclose()
