@@ -39,7 +39,7 @@ SCHEMA = 2
 #: result: that of one method where no other one changes. (A setting at its default is no part of the key, so that a new
 #: setting leaves finished cells finished.)
 ERA = 7
-ERA_OF = {"mop": 8, "mop-fixed": 8}
+ERA_OF = {"mop": 9, "mop-fixed": 9}
 
 
 @dataclass(frozen=True)

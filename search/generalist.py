@@ -62,7 +62,7 @@ async def find_generalist(
     there is none.
     """
     session, problem, plan = judging.session, judging.problem, judging.plan
-    candidates = await _propose(judging)
+    candidates = await propose_instructions(judging)
     session.listener.stage("racing single prompts")
     limits = {"max_demos": session.max_demos, "token_budget": session.token_budget}
     singles = _sendable(single_prompts(problem, candidates, arms=plan.single_arms, **limits), judging)
@@ -123,7 +123,8 @@ async def _crossed(
     )
 
 
-async def _propose(judging: Judging) -> list[Candidate]:
+async def propose_instructions(judging: Judging) -> list[Candidate]:
+    """Return the user's own instruction, or the plain one, and after it those that the model writes from demos."""
     judging.session.listener.stage("proposing instructions")
     problem = judging.problem
     given = Candidate(problem.description or DEFAULT_INSTRUCTION, "given")

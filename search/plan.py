@@ -22,7 +22,7 @@ MAX_REGIONS = 64
 CALLS_PER_ARM = 6
 #: The same in a budget that has calls for a race of layouts. It was measured with fewer arms that see more each.
 CALLS_PER_LONG_ARM = 25
-MOST_ARMS = 12
+MOST_ARMS = 16
 #: One layout is raced for this many calls.
 CALLS_PER_LAYOUT = 180
 #: Most new arms of a race in which the best instructions meet the best demos.

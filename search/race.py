@@ -23,6 +23,9 @@ from mop.search.allowance import FEW_TRIALS, Allowance
 from mop.search.trials import Trial, Trials
 from mop.stats import lower_bound
 
+#: Examples of a first rung at least: after one alone, the arms that failed it are equals, and the list's order decides.
+FIRST_RUNG = 2
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -67,10 +70,14 @@ def mean_seen(scores: NDArray[np.float64]) -> float | None:
 def next_rung(alive: int, seen: int, examples: int, calls: int) -> int:
     """Return how many examples ``alive`` arms have seen after the next rung, given the ``calls`` that are left.
 
-    The calls are shared out evenly over the rungs that halving the arms to one will take.
+    The calls are shared out evenly over the rungs that halving the arms to one will take. No first rung is shorter
+    than `FIRST_RUNG` examples, as far as half of the calls go.
     """
     rungs = max(1, math.ceil(math.log2(alive)))
-    return min(examples, seen + calls // rungs // alive)
+    each = calls // rungs // alive
+    if not seen and alive > 2:
+        each = max(each, min(FIRST_RUNG, calls // 2 // alive))
+    return min(examples, seen + each)
 
 
 def schedule(arms: int, examples: int, calls: int) -> tuple[int, int]:

@@ -85,6 +85,20 @@ def test_a_schedule_never_takes_more_calls_than_it_was_given(alive: int, example
     assert spent <= calls
 
 
+async def test_an_arm_that_fails_the_first_example_alone_is_not_lost_among_many() -> None:
+    # All arms get the first example wrong, and only the last one, the best, gets the second one right.
+    trials = KnownTrials({f"poor {i}": 0.15 for i in range(11)} | {"good": 0.9})
+    order = np.array([17, 1, *(i for i in range(40) if i not in (17, 1))])
+    assert await trials.score([(Prompt("good"), EXAMPLES[17])]) == [0.0]
+    result = await race(arms(list(trials.skill)), EXAMPLES, order, trials, calls=94)
+    assert result.winner == 11
+
+
+@pytest.mark.parametrize(("arms_", "calls", "first"), [(16, 94, 2), (12, 94, 2), (12, 30, 1), (3, 94, 15), (2, 4, 2)])
+def test_a_first_rung_has_two_examples_as_far_as_half_the_calls_go(arms_: int, calls: int, first: int) -> None:
+    assert next_rung(arms_, 0, 200, calls) == first
+
+
 async def test_calls_that_early_leavers_free_go_to_those_that_stay() -> None:
     trials = KnownTrials({"good": 0.9, "nearly": 0.85, "hopeless": 0.0, "lost": 0.0})
     result = await race(arms(list(trials.skill)), EXAMPLES, np.arange(40), trials, calls=80)

@@ -1,0 +1,109 @@
+"""Score many single prompts of the kind that ``mop`` races on the same validation examples, for `race_simulation`.
+
+Every prompt answers every example, which no search could pay for. The file is a JSON list: for each prompt its arm's
+name, the beginning of its instruction, its number of demos and its scores. Resumable by its ledger.
+
+    python -m benchmarks.measured_prompts --data data --task instruction_induction/antonyms \
+        --model local/qwen2.5-coder-1.5b-instruct --out antonyms_prompts.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks.splitting import sizes_of, split_task
+from benchmarks.tasks import load_task
+from mop.connect import open_ledger
+from mop.optimization import aoptimize
+from mop.search import methods
+from mop.search.baselines.parts import Contender, one_prompt
+from mop.search.generalist import propose_instructions
+from mop.search.judging import Judging
+from mop.search.learning import Learned, Session
+from mop.search.race import RaceResult
+from mop.search.singles import single_prompts
+from mop.settings import make_settings
+
+METHOD = "measured-prompts"
+PROPOSALS = 3
+EXAMPLES = 40
+#: Characters of an instruction that are kept.
+SHOWN = 120
+
+
+async def measure(session: Session) -> Learned:
+    """Ask every prompt every example; what was seen is in the report."""
+    judging = Judging(session)
+    candidates = await propose_instructions(judging)
+    limits = {"max_demos": session.max_demos, "token_budget": session.token_budget}
+    wanted = (session.plan.calls - session.plan.proposals) // EXAMPLES
+    singles = single_prompts(session.problem, candidates, arms=wanted, **limits)
+    examples = [int(place) for place in session.order[:EXAMPLES]]
+    rows = []
+    for single in singles:  # one after the other: a local server keeps the prefix of the last prompt
+        scores = await judging.score([(single.prompt, place) for place in examples])
+        rows.append(
+            {
+                "name": single.name,
+                "text": single.prompt.instruction[:SHOWN],
+                "demos": len(single.prompt.demos),
+                "scores": scores,
+            }
+        )
+        session.listener.stage(f"{len(rows)} of {len(singles)} prompts")
+    matrix = np.full((len(singles), len(session.problem.validation)), np.nan)
+    matrix[:, examples] = [row["scores"] for row in rows]
+    ranking = tuple(int(arm) for arm in np.argsort(-np.nanmean(matrix, axis=1), kind="stable"))
+    contenders = [Contender(single.prompt, single.candidate.proposer, single.name) for single in singles]
+    learned = one_prompt(session, contenders, RaceResult(matrix, ranking), zero_shot=singles[0].prompt)
+    learned.report["prompts"] = rows
+    return learned
+
+
+async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the rows of the file."""
+    registry = cast("dict[str, methods.Method]", methods.METHODS)
+    registry[METHOD] = methods.Method("scores of many prompts", f"{__name__}:measure", frozenset({"proposals"}))
+    task = load_task(Path(options.data), options.task)
+    given = {
+        "method": METHOD,
+        "model": options.model,
+        "seed": options.seed,
+        "proposals": PROPOSALS,
+        "budget": PROPOSALS + options.prompts * EXAMPLES,
+    }
+    settings = make_settings(given, environment={}).model_copy(update={"metric": task.metric})
+    ledger = open_ledger(options.ledger or str(Path(options.out).with_suffix(".ledger.sqlite")))
+    try:
+        mixture = await aoptimize(split_task(task, options.seed, sizes_of(task)), settings, ledger=ledger)
+    finally:
+        ledger.close()
+    return cast("list[dict[str, Any]]", mixture.report["prompts"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write the file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.measured_prompts", description=__doc__)
+    parser.add_argument("--data", required=True, help="folder of the tasks")
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prompts", type=int, default=26)
+    parser.add_argument("--ledger", help="file or URL; beside the results if not given")
+    parser.add_argument("--out", required=True)
+    options = parser.parse_args(arguments)
+    rows = asyncio.run(run(options))
+    Path(options.out).write_text(json.dumps(rows) + "\n", encoding="utf-8")
+    for row in rows:
+        print(f"{sum(row['scores']) / len(row['scores']):.2f} {row['name']}: {row['text'][:60]}")
+
+
+if __name__ == "__main__":
+    main()
