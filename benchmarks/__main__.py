@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from benchmarks.arguments import at_least, listed
 from benchmarks.cells import Place
@@ -28,7 +29,7 @@ from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.tasks import task_ids
 from mop.errors import DataError, MopError, SettingsError
 from mop.search.ablations import CHOICES
-from mop.search.methods import METHODS
+from mop.search.methods import METHODS, get_method
 
 #: What each part that can be exchanged is.
 HELP = {
@@ -108,11 +109,8 @@ def run_command(given: argparse.Namespace) -> int:
 def report_command(given: argparse.Namespace) -> int:
     if given.of is not None and given.table not in PAIRED:
         raise DataError(f"--of chooses pairs of methods; give --table {' or --table '.join(PAIRED)} with it.")
-    path = Path(given.results)
-    records, failed = Results(path).read(), Results(path).failed()
-    if not records and not failed:
-        raise DataError(f"There are no results in {path}; run `python -m benchmarks run` first.")
-    text = table(records.values(), given.table, failed, given.of) if given.table else report(records.values(), failed)
+    records, failed = _read(given.results)
+    text = table(records, given.table, failed, given.of) if given.table else report(records, failed)
     if given.out is None:
         sys.stdout.write(text)
         return 0
@@ -125,9 +123,23 @@ def report_command(given: argparse.Namespace) -> int:
     elif records and not given.table:
         from benchmarks.pictures import draw_report
 
-        for drawn in draw_report(records.values(), folder, given.format):
+        for drawn in draw_report(records, folder, given.format):
             print(drawn)
     return 0
+
+
+def _read(paths: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the finished and the failed cells of several files; of a cell that is in two, the first finished one."""
+    finished: dict[str, dict[str, Any]] = {}
+    failed: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        results = Results(Path(path))
+        failures = {record["cell"]: record for record in results.failed()}
+        found = results.read()
+        if not found and not failures:
+            raise DataError(f"There are no results in {path}; run `python -m benchmarks run` first.")
+        finished, failed = {**found, **finished}, {**failures, **failed}
+    return list(finished.values()), [record for cell, record in failed.items() if cell not in finished]
 
 
 def quote_command(given: argparse.Namespace) -> int:
@@ -136,11 +148,8 @@ def quote_command(given: argparse.Namespace) -> int:
             asked = _parser().parse_args(words)
         except SystemExit as error:
             raise DataError(f"{' '.join(words)!r} makes no table; what it lacks is said above.") from error
-        results = Results(Path(asked.results))
-        records, failed = results.read(), results.failed()
-        if not records and not failed:
-            raise DataError(f"There are no results in {asked.results}.")
-        return table(records.values(), asked.table, failed, asked.of)
+        records, failed = _read(asked.results)
+        return table(records, asked.table, failed, asked.of)
 
     changed = [path for path in given.files if quote_in(Path(path), made_by, write=not given.check)]
     for path in changed:
@@ -178,6 +187,10 @@ def sweep_command(given: argparse.Namespace) -> int:
 
     folder = Path(given.out).resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    if given.experts is not None and "experts" not in get_method(given.method).heeds:
+        raise SettingsError(
+            f"{given.method} does not learn several experts; leave --experts out, or name another --method."
+        )
     shared = {"budget": given.budget, "model": given.model}
     choices = [(count, encoder) for encoder in given.encoders or [None] for count in given.experts or [None]]
     cells = [
@@ -258,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--scheduler", help="address of the Dask scheduler")
     tables = commands.add_parser("report", help="make the tables")
     tables.set_defaults(command=report_command)
-    tables.add_argument("results")
+    tables.add_argument("results", nargs="+", metavar="FILE", help="result files of one or several runs")
     tables.add_argument("--out", help="folder for report.md and pictures; without it the tables go to standard output")
     tables.add_argument("--table", choices=KINDS, help="one kind of table alone")
     tables.add_argument(

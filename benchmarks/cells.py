@@ -7,9 +7,10 @@ import json
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from mop.settings import Settings, make_settings
 from mop.sync import run
 
 #: Packages whose version can change a result.
-PACKAGES = ("mop", "numpy", "scikit-learn", "faiss-cpu", "sentence-transformers", "torch", "openai")
+PACKAGES = ("mop", "numpy", "scipy", "scikit-learn", "faiss-cpu", "sentence-transformers", "torch", "openai")
+#: Those that not every installation has: local models, and the baselines with a white box.
+OPTIONAL = ("xllamacpp", "transformers", "botorch", "gpytorch")
 #: Schema of a result line.
 SCHEMA = 2
 #: Part of every cell's key; to be raised when a change of a method or of a default would give finished cells another
@@ -246,4 +249,8 @@ def _settings(settings: Settings) -> dict[str, Any]:
 
 
 def _versions() -> Mapping[str, str]:
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    found = {package: version(package) for package in PACKAGES}
+    for package in OPTIONAL:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {"python": platform.python_version(), **found}

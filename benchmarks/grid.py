@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.cells import Cell, Place, run_cell
 from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
-from benchmarks.splitting import sizes_of
+from benchmarks.splitting import sizes_of, split_task
 from benchmarks.tasks import CODE, choose_tasks, load_task
 from mop.cluster.connection import is_connected, open_client
 from mop.errors import BudgetExceeded, ModelUnavailable, MopError, SettingsError
@@ -90,6 +90,7 @@ def plan_cells(
                 "is what you want, give --allow-code."
             )
         for seed in seeds:
+            split_task(loaded, seed, sizes)  # too few rows are found now, not after other cells have cost their money
             for method in methods:
                 heeded = tuple(
                     sorted((name, value) for name, value in given.items() if _heeds(method, name, loaded.metric))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import gzip
 import hashlib
@@ -100,11 +101,12 @@ def choose_tasks(data: Path, patterns: Sequence[str]) -> list[str]:
     known = task_ids(data)
     chosen: dict[str, None] = {}
     for pattern in patterns:
-        place = slice(0, None) if "/" in pattern else slice(1, None)
-        found = [one for one in known if fnmatch.fnmatchcase("/".join(one.split("/", 1)[place]), pattern)]
+        names = {one: one if "/" in pattern else one.split("/", 1)[1] for one in known}
+        found = [one for one, name in names.items() if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            some = ", ".join(list(known)[:8])
-            raise SettingsError(f"No task in {data} is called {pattern!r}. There are {len(known)}: {some}, …")
+            close = difflib.get_close_matches(pattern.lower(), names.values(), n=1)
+            some = f"Did you mean {close[0]}?" if close else f"There are {len(known)}: {', '.join(list(known)[:8])}, …"
+            raise SettingsError(f"No task in {data} is called {pattern!r}. {some}")
         if len(found) > 1 and not re.search(r"[*?[]", pattern):
             raise SettingsError(f"{pattern!r} is in several benchmarks ({', '.join(found)}); name one in full.")
         chosen.update(dict.fromkeys(found))

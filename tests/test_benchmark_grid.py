@@ -23,7 +23,7 @@ from benchmarks.__main__ import main
 from benchmarks.cells import ERA, Cell, Place
 from benchmarks.grid import plan_cells, run_chain
 from benchmarks.results import Results
-from mop.errors import BudgetExceeded, SettingsError
+from mop.errors import BudgetExceeded, DataError, SettingsError
 
 ROOT = Path(__file__).parent.parent
 CONCURRENCY = 2
@@ -164,6 +164,7 @@ def test_every_line_says_where_it_comes_from(killed: Outcome) -> None:
         assert sum(part["calls"] for part in record["search"]["by_role"].values()) == record["search"]["calls"]
         assert len(record["scores"]) == record["sizes"]["test"] == record["test"]["calls"] == 10
         assert record["versions"]["mop"]
+        assert record["versions"]["xllamacpp"], "what ran the model may change its answers"
         assert record["era"] == ERA
         assert len(record["data_sha256"]) == 64
         assert len(set(record["test_inputs"])) == 10
@@ -372,7 +373,7 @@ def test_the_data_is_part_of_what_a_cell_is(data: Path, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"methods": ["mop", "apee"]}, "no method 'apee'"),
-        ({"tasks": ["stats"]}, "No task in .* 'stats'"),
+        ({"tasks": ["stats"]}, "No task in .* 'stats'. Did you mean states"),
         ({"options": {"budget": "many"}}, "budget 'many'"),
         ({"options": {"max_demos": -1}}, "max_demos"),
         ({"options": {"budget": "19"}}, "19 model calls is too small"),
@@ -386,6 +387,19 @@ def test_a_grid_that_cannot_be_run_is_refused_before_its_first_call(
 ) -> None:
     with pytest.raises((SettingsError, BudgetExceeded), match=message):
         cells(data, **change)
+
+
+def test_a_task_with_too_few_rows_is_refused_before_another_one_costs_money(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name, count in (("enough", 40), ("short", 3)):
+        rows = [{"input": f"{name} {place}", "output": ["x"]} for place in range(count)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    index = {name: {"files": {f"{name}.jsonl": 0}, "metric": "exact_match"} for name in ("enough", "short")}
+    (folder / "tasks.json").write_text(json.dumps(index), encoding="utf-8")
+    assert cells(tmp_path, tasks=["enough"])
+    with pytest.raises(DataError, match="own/short"):
+        cells(tmp_path, tasks=["enough", "short"])
 
 
 @pytest.mark.parametrize("option", ["--test=0", "--test=-5", "--bounds=-1", "--jobs=0", "--concurrency=0"])

@@ -258,6 +258,14 @@ def test_a_sweep_measures_every_run_alone_and_repeats_none(
     assert (tmp_path / "sweep" / "sweep.svg").exists()
 
 
+def test_a_sweep_over_experts_of_a_method_that_learns_none_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sweep", "--data", str(data), "--task", "states", "--model", "simulated", "--out", str(tmp_path)]
+    assert main([*command, "--method", "ape", "--experts", "2..4"]) == SettingsError.exit_code
+    assert "ape does not learn several experts" in capsys.readouterr().err
+
+
 def test_numbers_are_a_list_or_a_range() -> None:
     assert numbers("2..5,16,2") == [2, 3, 4, 5, 16]
     for text in ("", "0", "x", "5..2", "2..x"):

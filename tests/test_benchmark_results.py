@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_benchmark_report import record
 
 from benchmarks.__main__ import main
 from benchmarks.results import Results
@@ -44,6 +45,23 @@ def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path.write_text('{"cell": "a", "task": "b"}\n', encoding="utf-8")
     assert main(["report", str(path)]) == DataError.exit_code
     assert "cell a has no method and no seed" in capsys.readouterr().err
+
+
+def test_a_report_of_several_files_is_that_of_all_their_cells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [record("a", "mop", 0, 8), record("a", "knn", 0, 4), record("b", "mop", 0, 6)]
+    for path, kept in (("all", rows), ("one", rows[:2]), ("two", rows[1:])):
+        for row in kept:
+            Results(tmp_path / path).add(row)
+    failed = {key: value for key, value in rows[2].items() if key not in ("score", "scores")}
+    Results(tmp_path / "one").add_failed({**failed, "failed": {"type": "ModelError", "message": "gone"}})
+    assert main(["report", str(tmp_path / "all")]) == 0
+    together = capsys.readouterr().out
+    assert main(["report", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert capsys.readouterr().out == together
+    assert main(["report", str(tmp_path / "one"), str(tmp_path / "none")]) == DataError.exit_code
+    assert "none" in capsys.readouterr().err
 
 
 def test_a_report_of_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

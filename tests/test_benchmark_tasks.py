@@ -174,6 +174,10 @@ def test_tasks_are_chosen_by_name_id_or_pattern(tmp_path: Path) -> None:
     assert choose_tasks(tmp_path, ["s*"]) == ["a/sum", "b/sum"]
     with pytest.raises(SettingsError, match="several benchmarks"):
         choose_tasks(tmp_path, ["sum"])
+    with pytest.raises(SettingsError, match=r"Did you mean b/sum\?"):
+        choose_tasks(tmp_path, ["b/summ"])
+    with pytest.raises(SettingsError, match="There are 3: a/diff, a/sum, b/sum"):
+        choose_tasks(tmp_path, ["antonyms"])
 
 
 def test_a_task_of_which_repeated_inputs_leave_too_little_says_what_is_left(tmp_path: Path) -> None:
