@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import Cell, Place, run_cell
+from benchmarks.progress import progress
 from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.splitting import sizes_of, split_task
@@ -154,7 +155,7 @@ def run_grid(cells: Sequence[Cell], place: Place, results: Results, workers: Wor
         if cell.key not in finished:
             chains.setdefault(cell.task, []).append(cell)
     wanted = {cell.key for cell in cells}
-    with _progress(results, wanted), _backend(workers) as (options, parent):
+    with progress(results, wanted), _backend(workers) as (options, parent):
         failures = Parallel(**options)(
             delayed(run_chain)(chain, place, str(results.path), parent) for chain in chains.values()
         )
@@ -225,48 +226,3 @@ def _backend(workers: Workers) -> Iterator[tuple[dict[str, Any], int | str]]:
 
         with parallel_config(backend=ClusterBackend(client)):
             yield {"n_jobs": -1, "batch_size": 1}, client.id
-
-
-@contextmanager
-def _progress(results: Results, wanted: set[str]) -> Iterator[None]:
-    """Say on standard error what is finished, as lines appear in the result file, and about how long the rest takes.
-
-    The file is all that workers on several machines share, so it is what is watched.
-    """
-    known = wanted & set(results.read())
-    before, started, done = len(known), time.monotonic(), threading.Event()
-    size = results.size()
-    print(f"{len(wanted)} cells, {before} of them finished before.", file=sys.stderr, flush=True)
-
-    def tell() -> None:
-        nonlocal size
-        if (now := results.size()) == size:
-            return
-        size = now
-        for key, record in results.read().items():
-            if key in wanted and key not in known:
-                known.add(key)
-                print(_line(record, len(known), before, len(wanted), started), file=sys.stderr, flush=True)
-
-    def watch() -> None:
-        while not done.wait(0.5):
-            tell()
-
-    thread = threading.Thread(target=watch, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        tell()
-
-
-def _line(record: Mapping[str, Any], now: int, before: int, total: int, started: float) -> str:
-    left = (time.monotonic() - started) / (now - before) * (total - now)
-    ahead = f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left" if now < total else ""
-    search, test = record["search"], record["test"]
-    return (
-        f"[{now}/{total}] {record['task']} seed {record['seed']} {record['method']}: {record['score']:.3f} "
-        f"({search['calls']} + {test['calls']} calls, {search['seconds'] + test['seconds']:.0f} s{ahead})"
-    )

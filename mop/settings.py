@@ -46,8 +46,8 @@ class Settings(BaseModel):
         method: How to learn (see `mop.search.methods`): ``mop``, or one of the methods that it is compared with.
         metric: Name of a metric, ``"module:function"``, or a function (prediction, accepted answers) -> [0, 1].
         instruction: Your own instruction, the first candidate; the model writes more.
-        experts: Number of experts; None tries several, 1 gives the best single prompt for the whole budget. Regions with
-            fewer than three demos or two validation examples join their neighbours, so that there may be fewer.
+        experts: Number of experts; None tries several, 1 gives the best single prompt for the whole budget. Regions
+            with fewer than three demos or two validation examples join their neighbours, so that there may be fewer.
         encoder: Encoder by name (see `mop.encoding`).
         proposer: Model that writes instructions; None means ``model``.
         judge: Model that scores answers where the metric is a judge; None means ``model``.

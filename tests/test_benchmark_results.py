@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from test_benchmark_report import record
 
 from benchmarks.__main__ import main
+from benchmarks.progress import progress
 from benchmarks.results import Results
 from mop.errors import DataError
 
@@ -67,3 +69,18 @@ def test_a_report_of_several_files_is_that_of_all_their_cells(
 def test_a_report_of_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "none.jsonl")]) == DataError.exit_code
     assert "benchmarks run" in capsys.readouterr().err
+
+
+def test_a_grid_that_finishes_nothing_for_long_says_that_it_is_at_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.progress.SILENCE", 0.01)
+    row = {**record("a", "mop", 0, 8), "cell": "one"}
+    results = Results(tmp_path / "results.jsonl")
+    with progress(results, {"one", "two"}):
+        time.sleep(1.2)
+        results.add({**row, "search": {"calls": 40, "seconds": 1}, "test": {"calls": 10, "seconds": 1}})
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "2 cells, 0 of them finished before."
+    assert said[1].startswith("[0/2] at work for 0 min")
+    assert [line for line in said if line.startswith("[1/2] a seed 0 mop:") and line.endswith("left)")]
