@@ -77,6 +77,7 @@ async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         "model": options.model,
         "seed": options.seed,
         "proposals": PROPOSALS,
+        "max_demos": options.max_demos,
         "budget": PROPOSALS + options.prompts * EXAMPLES,
     }
     settings = make_settings(given, environment={}).model_copy(update={"metric": task.metric})
@@ -96,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--prompts", type=int, default=26)
+    parser.add_argument("--max-demos", type=int, default=20, help="most demos of a prompt [20]")
     parser.add_argument("--ledger", help="file or URL; beside the results if not given")
     parser.add_argument("--out", required=True)
     options = parser.parse_args(arguments)
