@@ -186,7 +186,6 @@ def sweep_command(given: argparse.Namespace) -> int:
     from benchmarks.sweep import draw_sweep, run_sweep, sweep_table
 
     folder = Path(given.out).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     if given.experts is not None and "experts" not in get_method(given.method).heeds:
         raise SettingsError(
             f"{given.method} does not learn several experts; leave --experts out, or name another --method."
@@ -207,6 +206,7 @@ def sweep_command(given: argparse.Namespace) -> int:
             allow_code=given.allow_code,
         )
     ]
+    folder.mkdir(parents=True, exist_ok=True)
     place = Place(data=os.path.abspath(given.data), ledger="", base_url=given.base_url, allow_code=given.allow_code)
     records = run_sweep(cells, place, folder)
     text = sweep_table(records)

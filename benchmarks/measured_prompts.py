@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from benchmarks.arguments import at_least
 from benchmarks.splitting import sizes_of, split_task
 from benchmarks.tasks import load_task
 from mop.connect import open_ledger
@@ -69,23 +70,27 @@ async def measure(session: Session) -> Learned:
 
 async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the rows of the file."""
+    # A method of this program alone: no user of mop has a use for it.
     registry = cast("dict[str, methods.Method]", methods.METHODS)
     registry[METHOD] = methods.Method("scores of many prompts", f"{__name__}:measure", frozenset({"proposals"}))
-    task = load_task(Path(options.data), options.task)
-    given = {
-        "method": METHOD,
-        "model": options.model,
-        "seed": options.seed,
-        "proposals": PROPOSALS,
-        "max_demos": options.max_demos,
-        "budget": PROPOSALS + options.prompts * EXAMPLES,
-    }
-    settings = make_settings(given, environment={}).model_copy(update={"metric": task.metric})
     ledger = open_ledger(options.ledger or str(Path(options.out).with_suffix(".ledger.sqlite")))
     try:
+        task = load_task(Path(options.data), options.task)
+        given = {
+            "method": METHOD,
+            "model": options.model,
+            "seed": options.seed,
+            "proposals": PROPOSALS,
+            "max_demos": options.max_demos,
+            "budget": PROPOSALS + options.prompts * EXAMPLES,
+            "base_url": options.base_url,
+            "encoder": options.encoder,
+        }
+        settings = make_settings(given, environment={}).model_copy(update={"metric": task.metric})
         mixture = await aoptimize(split_task(task, options.seed, sizes_of(task)), settings, ledger=ledger)
     finally:
         ledger.close()
+        del registry[METHOD]
     return cast("list[dict[str, Any]]", mixture.report["prompts"])
 
 
@@ -96,8 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--prompts", type=int, default=26)
+    parser.add_argument("--prompts", type=at_least(1), default=26)
     parser.add_argument("--max-demos", type=int, default=20, help="most demos of a prompt [20]")
+    parser.add_argument("--base-url")
+    parser.add_argument("--encoder")
     parser.add_argument("--ledger", help="file or URL; beside the results if not given")
     parser.add_argument("--out", required=True)
     options = parser.parse_args(arguments)

@@ -50,12 +50,13 @@ class _Watcher:
         """Say what is new."""
         now = time.monotonic()
         if (size := self.results.size()) != self.size:
-            self.size, self.heard = size, now
+            self.size = size
             for key, record in self.results.read().items():
                 if key in self.wanted and key not in self.known:
                     self.known.add(key)
+                    self.heard = now
                     _say(f"{self._place} {_finished(record)}{self._ahead(now)})")
-        elif now - self.heard >= SILENCE:
+        if now - self.heard >= SILENCE:
             self.heard = now
             _say(f"{self._place} at work for {(now - self.started) / 60:.0f} min; every answer so far is in the ledger")
 

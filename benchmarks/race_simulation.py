@@ -2,15 +2,16 @@
 
 A prompt's true accuracy is drawn around a mean, with a spread; examples are easy or hard for all prompts alike. Each
 row is a spread, each column a way to spend a budget on prompts, each cell the mean true accuracy of the prompt that
-wins. The ways of `mop` are those of a budget in which a mixture is looked at as well: three prompts, and twelve with a
-first rung of one example (what it did before), as many as it races now, and those and what follows where the mixture is
-given up. `random-demos` spends all on one race.
+wins. The ways of `mop` are those of a budget in which a mixture is looked at as well: three prompts, and twelve whose
+first rung may be a single example (what it did before), as many as it races now, and those and what follows where the
+mixture is given up. `random-demos` spends all on one race.
 
     python -m benchmarks.race_simulation --budget 200 --draws 300
 
 With ``--measured`` a row is a file of `benchmarks.measured_prompts`: its prompts' scores instead of drawn ones, in the
 order in which the search races them; sets of demos of one kind are exchanged at random, and so are the examples.
-"True" is the mean over all examples there, those of the race among them.
+"True" is the mean over all examples there, those of the race among them: a race that sees all of them takes the best of
+its prompts for certain, so that longer races look better than they are.
 
     python -m benchmarks.race_simulation --measured benchmarks/results/rhymes_prompts.json
 """
@@ -30,12 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from mop.errors import DataError
 from mop.examples import Example
 from mop.prompts import Prompt
 from mop.search import race as races
 from mop.search.baselines.random_demos import draws_for
 from mop.search.first_look import LOOK
-from mop.search.plan import Plan
+from mop.search.plan import MOST_ARMS, Plan
 from mop.search.race import Arm, race
 from mop.search.trials import Trial
 from mop.seeds import stream
@@ -45,10 +47,12 @@ MEANS = (0.35, 0.6, 0.8)
 #: Part of the variance of "right or wrong" that prompts share because examples are easy or hard.
 SHARED = 0.4
 TRAIN, VALIDATION = 450, 150
+#: Name of the measured prompts that `random-demos` would race.
+PLAIN = "given, random demos"
 #: Prompts that are there to be tried, and those of the first plan, with the part of the calls that their race got.
 POOL, BEFORE, BEFORE_SHARE = 64, 3, 0.24
-#: Prompts of the plan after it, whose first rung could be a single example.
-ONE_EXAMPLE = 12
+#: Prompts of the plan after it, at most; its first rung could be a single example.
+FORMER = 12
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,11 @@ class World:
     def measured(cls, rng: np.random.Generator, rows: Sequence[dict[str, Any]]) -> World:
         """Return a world of the prompts of a file, each kind's sets of demos in another order."""
         place = np.arange(len(rows))
-        for kind in {row["name"] for row in rows if "random" in row["name"]}:
+        for kind in dict.fromkeys(row["name"] for row in rows if "random" in row["name"]):
             same = [i for i, row in enumerate(rows) if row["name"] == kind]
             place[same] = rng.permutation(same)
         right = np.array([rows[i]["scores"] for i in place])[:, rng.permutation(len(rows[0]["scores"]))]
-        plain = [i for i, row in enumerate(rows) if row["name"] == "given, random demos"]
+        plain = [i for i, row in enumerate(rows) if row["name"] == PLAIN]
         return cls(right.mean(axis=1), right, plain)
 
     async def score(self, trials: Sequence[Trial]) -> list[float]:
@@ -109,12 +113,13 @@ async def winners(world: World, budget: int) -> dict[str, int]:
     plan = Plan.of(budget, train=TRAIN, validation=VALIDATION)
     draws = draws_for(budget)
     before = int((budget - plan.proposals) * BEFORE_SHARE)
-    with patch.object(races, "FIRST_RUNG", 1):
-        one_example = (await world.run(range(ONE_EXAMPLE), plan.single_calls))[0]
+    former = min(FORMER, plan.single_arms)
+    with patch.object(races, "FIRST_RUNG", 0):
+        before_last = (await world.run(range(former), plan.single_calls))[0]
     first, seen = await world.run(range(plan.single_arms), plan.single_calls)
     return {
         f"{BEFORE} prompts, {before} calls": (await world.run(range(BEFORE), before))[0],
-        f"{ONE_EXAMPLE} prompts, {plan.single_calls} calls, first rung of one": one_example,
+        f"{former} prompts, {plan.single_calls} calls, short first rung": before_last,
         f"{plan.single_arms} prompts, {plan.single_calls} calls": first,
         "the same, mixture given up": await given_up(world, plan, first, seen),
         f"random-demos: {draws} prompts, {budget} calls": (await world.run(world.plain[:draws], budget))[0],
@@ -142,9 +147,15 @@ def worlds_of(spread: float, seed: int) -> list[Callable[[int], World]]:
     return [around(mean) for mean in MEANS]
 
 
-def measured_worlds(path: str, seed: int) -> list[Callable[[int], World]]:
-    """Return what draws worlds from a file of measured prompts."""
+def measured_worlds(path: str, seed: int, budget: int) -> list[Callable[[int], World]]:
+    """Return what draws worlds from a file of measured prompts; raises DataError if it has too few for a budget."""
     rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    plain = sum(row["name"] == PLAIN for row in rows)
+    if len(rows) <= MOST_ARMS or plain < draws_for(budget):
+        raise DataError(
+            f"{path} has {len(rows)} prompts, {plain} of them {PLAIN!r}; more than {MOST_ARMS} and at least "
+            f"{draws_for(budget)} are needed. Measure more (python -m benchmarks.measured_prompts --prompts)."
+        )
     return [lambda draw: World.measured(stream(seed, "measured race", draw), rows)]
 
 
@@ -158,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--measured", nargs="+", default=[], metavar="FILE", help="files of benchmarks.measured_prompts"
     )
     options = parser.parse_args(arguments)
-    rows = {Path(path).stem: measured_worlds(path, options.seed) for path in options.measured}
+    rows = {Path(path).stem: measured_worlds(path, options.seed, options.budget) for path in options.measured}
     rows = rows or {str(spread): worlds_of(spread, options.seed) for spread in SPREADS}
     for place, (name, worlds) in enumerate(rows.items()):
         means = asyncio.run(simulate(worlds, options.budget, options.draws))

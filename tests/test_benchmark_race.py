@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_endpoint import FakeEndpoint
+from simulated import nearest_demo_answer, task
 
-from benchmarks import race_simulation
+from benchmarks import measured_prompts, race_simulation
 from benchmarks.race_simulation import World, simulate, winners, worlds_of
+from mop.errors import DataError
 from mop.seeds import stream
 
 
@@ -36,13 +44,65 @@ def test_a_measured_world_keeps_kinds_of_prompts_in_their_places_and_shows_the_s
     assert all(list(world.plain) == [0, 2] for world in worlds)
 
 
+def test_a_measured_world_is_the_same_in_every_process() -> None:
+    code = (
+        "import numpy as np; from benchmarks.race_simulation import World;"
+        "rows = [{'name': f'{kind}, random demos', 'scores': [float(i % n == 0) for i in range(12)]}"
+        " for kind in 'abcdef' for n in (1, 2, 3, 4, 6)];"
+        "print(World.measured(np.random.default_rng(0), rows).accuracy.tolist())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            cwd=Path(__file__).parent.parent,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(said) == 1
+
+
+def test_every_measured_prompt_answers_the_same_examples_and_a_second_run_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOP_API_KEY", "key")
+    folder = tmp_path / "data" / "own"
+    folder.mkdir(parents=True)
+    rows = [{"input": one.input, "output": list(one.outputs)} for one in task(12, 0)]
+    (folder / "states.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    index = {"states": {"files": {"states.jsonl": len(rows)}, "metric": "exact_match"}}
+    (folder / "tasks.json").write_text(json.dumps(index), encoding="utf-8")
+    out = tmp_path / "prompts.json"
+    command = ["--data", str(tmp_path / "data"), "--task", "own/states", "--model", "simulated", "--prompts", "4"]
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        command += ["--base-url", endpoint.base_url, "--encoder", "tfidf", "--max-demos", "6", "--out", str(out)]
+        measured_prompts.main(command)
+        asked, first = endpoint.served, out.read_text(encoding="utf-8")
+        measured_prompts.main(command)
+        assert endpoint.served == asked
+    assert out.read_text(encoding="utf-8") == first
+    measured = json.loads(first)
+    assert measured[0]["name"] == race_simulation.PLAIN
+    assert measured[0]["demos"] == 6
+    assert {len(row["scores"]) for row in measured} == {measured_prompts.EXAMPLES}
+
+
+def test_a_file_with_too_few_prompts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "few.json"
+    path.write_text(json.dumps([{"name": "given, random demos", "scores": [1.0]}] * 12), encoding="utf-8")
+    with pytest.raises(DataError, match="has 12 prompts, 12 of them"):
+        race_simulation.main(["--measured", str(path)])
+
+
 async def test_the_former_race_may_begin_with_one_example() -> None:
     # On the first example all prompts fail; the best of them is the last, so that equals by place lose it.
     right = np.zeros((40, 40))
     right[11, 1:] = 1.0
     world = World(right.mean(axis=1), right, range(8))
     named = {name.split(",")[-1].strip(): winner for name, winner in (await winners(world, 200)).items()}
-    assert named["first rung of one"] != 11
+    assert named["short first rung"] != 11
     assert named["94 calls"] == 11
 
 

@@ -83,12 +83,6 @@ _OPTION = re.compile(
     r"\(\s*([A-Za-z])\s*\)|\[\s*([A-Z])\s*\]|(?<![\w'])([a-z])(?=\s*(?:[).:]|$))"
     r"|(?<![\w'])(A(?!\s+(?!because|since|as\b|for\b|is\b)[a-z])|I(?=\s*(?:[).:]|$))|[B-HJ-Z])(?![\w'])"
 )
-# Options repeated from the question: A and B on lines of their own, or A, B and C on one. "(B) is wrong" repeats none.
-_B = r"\(?\bB[).:]\s(?!(?:is|was|are)\b)"
-_LIST = re.compile(
-    rf"\W*(?:(?:options|choices)\W+)?A[).:]\s(?:.+\n\W*{_B}|.+?{_B}.+?\(?\bC[).:]\s(?!(?:is|was|are)\b))",
-    re.IGNORECASE | re.DOTALL,
-)
 _LEAD = re.compile(r"\W*(?:(?:option|choice)\s+)?\W*", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(
     r"(?:\b(?:answer|choice|option)\b\s*(?:(?:is|would\s+be|must\s+be|should\s+be)\b\s*:?|[:=])"
@@ -114,9 +108,8 @@ def multiple_choice(prediction: str, output: str) -> float:
     An output names its option as "B", "(B)", "B." or "B. Paris". The reply chooses, in this order of precedence,
     the letter that is all of it, the last letter that it announces ("the answer is B"), the letter that it starts
     with, or the only letter in brackets. Letters that it rejects ("(A) is wrong") don't count, and a reply that
-    names several or none chooses nothing: it is never given a letter by guess. A reply that starts with the question's
-    list of options ("(A) cheap (B) dear (C) …") starts with no letter. An output that names no option, such as the
-    option's text as a second accepted output, asks for an exact match.
+    names several or none chooses nothing: it is never given a letter by guess. An output that names no option, such
+    as the option's text as a second accepted output, asks for an exact match.
     """
     named = _ONLY.fullmatch(output) or _HEADED.fullmatch(output)
     if named is None:
@@ -133,7 +126,7 @@ def _chosen(reply: str) -> str | None:
     announced = [mention for mention in mentions if _ANNOUNCEMENT.search(_before(mention))]
     if announced:
         return _letter(announced[-1])
-    if mentions and _LEAD.fullmatch(text[: mentions[0].start()]) and not _LIST.match(text):
+    if mentions and _LEAD.fullmatch(text[: mentions[0].start()]):
         return _letter(mentions[0])
     bracketed = {_letter(mention) for mention in mentions if mention[0][0] in "(["}
     return bracketed.pop() if len(bracketed) == 1 else None
