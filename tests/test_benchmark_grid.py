@@ -23,7 +23,7 @@ from benchmarks.__main__ import main
 from benchmarks.cells import ERA, Cell, Place
 from benchmarks.grid import plan_cells, run_chain
 from benchmarks.results import Results
-from mop.errors import BudgetExceeded, DataError, SettingsError
+from mop.errors import BudgetExceeded, SettingsError
 
 ROOT = Path(__file__).parent.parent
 CONCURRENCY = 2
@@ -387,19 +387,6 @@ def test_a_grid_that_cannot_be_run_is_refused_before_its_first_call(
 ) -> None:
     with pytest.raises((SettingsError, BudgetExceeded), match=message):
         cells(data, **change)
-
-
-def test_a_task_with_too_few_rows_is_refused_before_another_one_costs_money(tmp_path: Path) -> None:
-    folder = tmp_path / "own"
-    folder.mkdir()
-    for name, count in (("enough", 40), ("short", 3)):
-        rows = [{"input": f"{name} {place}", "output": ["x"]} for place in range(count)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    index = {name: {"files": {f"{name}.jsonl": 0}, "metric": "exact_match"} for name in ("enough", "short")}
-    (folder / "tasks.json").write_text(json.dumps(index), encoding="utf-8")
-    assert cells(tmp_path, tasks=["enough"])
-    with pytest.raises(DataError, match="own/short"):
-        cells(tmp_path, tasks=["enough", "short"])
 
 
 @pytest.mark.parametrize("option", ["--test=0", "--test=-5", "--bounds=-1", "--jobs=0", "--concurrency=0"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.grid import plan_cells
 from benchmarks.splitting import PAPER, SIZES, Sizes, sizes_of, split_task
 from benchmarks.tasks import choose_tasks, load_task, metric_for, task_ids
 from mop.errors import DataError, SettingsError
@@ -178,6 +179,14 @@ def test_tasks_are_chosen_by_name_id_or_pattern(tmp_path: Path) -> None:
         choose_tasks(tmp_path, ["b/summ"])
     with pytest.raises(SettingsError, match="There are 3: a/diff, a/sum, b/sum"):
         choose_tasks(tmp_path, ["antonyms"])
+
+
+def test_a_grid_refuses_a_task_with_too_few_rows_before_another_one_costs_money(tmp_path: Path) -> None:
+    for name, count in (("enough", 40), ("short", 3)):
+        data = write(tmp_path / "own", {f"{name}.jsonl": rows(count)}, task=name)
+    assert plan_cells(data, ["enough"], ["ape"], [0], {"budget": "40"})
+    with pytest.raises(DataError, match="own/short"):
+        plan_cells(data, ["enough", "short"], ["ape"], [0], {"budget": "40"})
 
 
 def test_a_task_of_which_repeated_inputs_leave_too_little_says_what_is_left(tmp_path: Path) -> None:
