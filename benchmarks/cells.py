@@ -42,7 +42,7 @@ SCHEMA = 2
 #: result: that of one method where no other one changes. (A setting at its default is no part of the key, so that a new
 #: setting leaves finished cells finished.)
 ERA = 7
-ERA_OF = {"mop": 9, "mop-fixed": 9}
+ERA_OF = {"mop": 10, "mop-fixed": 10}
 
 
 @dataclass(frozen=True)

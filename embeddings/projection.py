@@ -27,13 +27,15 @@ def fit_projection(vectors: Vectors, answers: Sequence[str], *, shrinkage: float
     answer that all have the same vector.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     classes = len(set(answers))
     if classes < 2 or classes >= len(answers):
         return None
     analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage)
     try:
-        with warnings.catch_warnings():
+        # One thread: the last bits of the eigenvectors, and so of a mixture's file, depend on how many there are.
+        with warnings.catch_warnings(), threadpool_limits(1):
             # An answer with one example has no spread of its own; the shrinkage is there for such answers.
             warnings.filterwarnings("ignore", "Only one sample available")
             analysis.fit(vectors.astype(np.float64), list(answers))
@@ -49,5 +51,8 @@ def project(vectors: Vectors, projection: Vectors | None) -> Vectors:
     """Return ``vectors`` in the projection, unit-norm again; unchanged if there is none."""
     if projection is None:
         return vectors
-    projected = vectors @ projection[:-1] + projection[-1]
+    # In double precision: after rounding, the result doesn't depend on how the library splits the sums, which it does
+    # by the number of rows and of threads.
+    exact = projection.astype(np.float64)
+    projected = vectors.astype(np.float64) @ exact[:-1] + exact[-1]
     return np.asarray(projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12), np.float32)

@@ -109,20 +109,25 @@ class Sizes:
 
     def _singles(self, plan: Plan) -> list[float]:
         """Return the numbers of demos of the single prompts that race (`mop.search.singles`)."""
-        labels, arms = len(self._answers), plan.single_arms
-        if not self.most:
-            return [0.0]
-        drawn = float(self.most)
+        from mop.search.singles import kinds_raced
+
+        labels = len(self._answers)
         # Where an expert's demos show every label there is no wide prompt.
-        wide = [self._wide(labels)] if labels > min(self.most, self._fit / self._bounded) else []
-        spread = [drawn, *([drawn] if labels else [])]
-        written = plan.proposals
-        if self._instructed:
-            kinds = [drawn, *wide, 0.0, *spread, *[drawn, 0.0] * written]
-        else:
-            kinds = [drawn, *wide, *[drawn] * min(3, written), *[0.0] * min(1, written), *spread]
-            kinds += [*[0.0] * min(2, max(0, written - 1)), *[drawn, 0.0] * max(0, written - 3), 0.0]
-        return [*kinds, *[drawn] * max(0, arms - len(kinds))][:arms]
+        wide = labels > min(self.most, self._fit / self._bounded)
+        raced = kinds_raced(
+            plan.proposals,
+            plan.single_arms,
+            described=self._instructed,
+            closed=labels > 0,
+            wide=wide,
+            demos=self.most > 0,
+        )
+        numbers = {
+            "no": 0.0,
+            "few": min(self.most, self._fit / self._bounded) / 2,
+            "wide": self._wide(labels) if wide else 0.0,
+        }
+        return [numbers.get(kind, float(self.most)) for _, kind in raced]
 
     def _wide(self, labels: int) -> float:
         # In units of demos that fit the limit once, so that `with_demos` doesn't cut what may take four times as much.

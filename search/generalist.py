@@ -129,7 +129,8 @@ async def propose_instructions(judging: Judging) -> list[Candidate]:
     problem = judging.problem
     given = Candidate(problem.description or DEFAULT_INSTRUCTION, "given")
     samples = [proposers.sample(problem.train, 8, problem.seed, "demos", i) for i in range(judging.plan.proposals)]
-    written = await judging.propose([("demos", proposers.from_demos(examples)) for examples in samples])
+    questions = [("demos", proposers.after_worked(examples)) for examples in samples]
+    written = await judging.propose(questions, before=proposers.WORKED)
     return [given, *(candidate for candidate in written if candidate.instruction != given.instruction)]
 
 

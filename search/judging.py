@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mop.errors import BudgetExceeded
-from mop.prompts import Prompt
+from mop.prompts import Message, Prompt
 from mop.search import proposers
 from mop.search.allowance import Allowance
 from mop.search.learning import Session
@@ -79,15 +79,18 @@ class Judging:
         fitting = np.cumsum([self.allowance.cost(column) for column in columns]) <= left
         self.order = self._everything[: max(1, int(fitting.sum()))]
 
-    async def propose(self, questions: Sequence[tuple[str, str]]) -> list[Candidate]:
-        """Ask the proposer every (name, question), as far as the caps allow it; one call each."""
-        questions = questions[: self.allowance.askable([question for _, question in questions])]
-        return (await self.propose_each([questions]))[0]
+    async def propose(self, questions: Sequence[tuple[str, str]], *, before: Sequence[Message] = ()) -> list[Candidate]:
+        """Ask every (name, question) after the turns ``before``, as far as the caps allow it; one call each."""
+        head = "\n".join(text for _, text in before)
+        questions = questions[: self.allowance.askable([head + question for _, question in questions])]
+        return (await self.propose_each([questions], before=before))[0]
 
-    async def propose_each(self, groups: Sequence[Sequence[tuple[str, str]]]) -> list[list[Candidate]]:
+    async def propose_each(
+        self, groups: Sequence[Sequence[tuple[str, str]]], *, before: Sequence[Message] = ()
+    ) -> list[list[Candidate]]:
         """Ask the proposer the questions of several groups at once; each group has candidates of its own."""
         self.allowance.used += sum(map(len, groups))
-        return await proposers.ask_each(self.session.proposer, groups, seed=self.problem.seed)
+        return await proposers.ask_each(self.session.proposer, groups, seed=self.problem.seed, before=before)
 
     async def race(self, arms: Sequence[Arm], calls: float, *, known: float = 0.0) -> RaceResult:
         """Race arms in at most ``calls`` calls, and no more than are left.

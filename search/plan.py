@@ -20,9 +20,12 @@ MAX_REGIONS = 64
 #: A race of single prompts has one arm for this many calls: the more sets of demos are tried, the better the best one
 #: is, and halving soon leaves the worse ones behind (benchmarks/LOG.md, "The grid").
 CALLS_PER_ARM = 6
-#: The same in a budget that has calls for a race of layouts. It was measured with fewer arms that see more each.
-CALLS_PER_LONG_ARM = 25
 MOST_ARMS = 16
+#: The model is asked for an instruction once for this many calls; so it is for every half of them, up to
+#: `FEW_PROPOSALS` of them.
+CALLS_PER_PROPOSAL = 60
+FEW_PROPOSALS = 6
+MOST_PROPOSALS = 16
 #: One layout is raced for this many calls.
 CALLS_PER_LAYOUT = 180
 #: Most new arms of a race in which the best instructions meet the best demos.
@@ -47,7 +50,6 @@ class Plan:
     ``layout_arms`` / ``layout_calls``: mixtures raced; a single one is only judged. ``validation``:
     validation examples on which the final generalist and the final mixture are compared. What is left goes to the
     region-based choice of instructions. ``kept``: calls that no stage before the trial of personas may use.
-    ``calls_per_arm``: calls for which a race of single prompts has one arm.
     """
 
     calls: int
@@ -60,7 +62,6 @@ class Plan:
     layout_calls: int
     validation: int
     kept: int = 0
-    calls_per_arm: int = CALLS_PER_ARM
 
     @property
     def judging_calls(self) -> int:
@@ -113,20 +114,19 @@ class Plan:
             raise BudgetExceeded(
                 f"A budget of {calls} model calls is too small to compare prompts; give at least {MIN_CALLS}."
             )
-        proposals = min(16, calls // 60) if proposals is None else min(proposals, calls // 3)
+        proposals = _proposals(calls) if proposals is None else min(proposals, calls // 3)
         counts = region_counts(train, validation, calls) if experts is None else (max(1, min(experts, train // 3)),)
         kept = 0 if counts == (1,) else int(keep * calls)
         left = calls - proposals - kept
         layouts = max(1, min(8, left // CALLS_PER_LAYOUT))
-        each = CALLS_PER_ARM if layouts == 1 else CALLS_PER_LONG_ARM
         if counts == (1,):
             first = left // 2
-            arms = max(3, min(MOST_ARMS, first // each))
+            arms = max(3, min(MOST_ARMS, first // CALLS_PER_ARM))
             judged = min(validation, left // 4)
-            return cls(calls, proposals, arms, first, left - first, (1,), 0, 0, judged, calls_per_arm=each)
+            return cls(calls, proposals, arms, first, left - first, (1,), 0, 0, judged)
         if layouts == 1:
             single_calls = left * 48 // 100
-            arms = max(3, min(MOST_ARMS, single_calls // each))
+            arms = max(3, min(MOST_ARMS, single_calls // CALLS_PER_ARM))
             taken, seen = schedule(arms, validation, single_calls)
             judged = min(validation, int(JUDGED_SHARE * (left - taken + seen)))
             layout_calls = judged
@@ -134,7 +134,7 @@ class Plan:
             # More than half of the budget is for two full looks at the judged examples, the generalist's and the
             # mixture's; what the races saw of them already is saved.
             single_calls = left * 25 // 100
-            arms = max(3, min(10, single_calls // each))
+            arms = max(3, min(MOST_ARMS, single_calls // CALLS_PER_ARM))
             judged = min(validation, left * 30 // 100)
             layout_calls = left * 30 // 100
         return cls(
@@ -148,7 +148,6 @@ class Plan:
             layout_calls=layout_calls,
             validation=judged,
             kept=kept,
-            calls_per_arm=each,
         )
 
     def crossed_race(self, calls: float) -> tuple[int, float]:
@@ -156,11 +155,16 @@ class Plan:
 
         The best prompt's answers of the first rung are known: they take no call, but the race counts them.
         """
-        fresh = min(CROSSED_ARMS, int(calls) // self.calls_per_arm)
+        fresh = min(CROSSED_ARMS, int(calls) // CALLS_PER_ARM)
         if fresh < 1:
             return 0, 0.0
         rungs = math.ceil(math.log2(fresh + 1))
         return fresh, calls / (rungs * (fresh + 1) - 1)
+
+
+def _proposals(calls: int) -> int:
+    few = min(FEW_PROPOSALS, 2 * calls // CALLS_PER_PROPOSAL)
+    return min(MOST_PROPOSALS, max(few, calls // CALLS_PER_PROPOSAL))
 
 
 def region_counts(train: int, validation: int, calls: int) -> tuple[int, ...]:

@@ -1,8 +1,10 @@
 """Proposers: candidate instructions, written by a model. Knows nothing of scores or regions' geometry.
 
-Three views of the data, each a function from examples to the requests that ask for candidates:
+Views of the data, each a function from examples to the question that asks for a candidate:
 
 * `from_demos`: APE's forward question (arXiv 2211.01910): which instruction led to these pairs?
+* `after_worked`: the same in short, to be asked after `WORKED`, three such questions with their answers, which show
+  what an instruction is: small models otherwise often write about instructions.
 * `from_complement`: the same question over the demos that an expert does *not* show (the paper's region-based
   proposal, arXiv 2407.00256 section 4.2: what the demos of the region show already need not be said again).
 * `from_failures`: what a region's own wrong answers have in common.
@@ -19,6 +21,7 @@ from mop.examples import Example
 from mop.lm.client import ModelClient
 from mop.lm.request import Reply, Request
 from mop.lm.thoughts import without_thought
+from mop.prompts import Message
 from mop.search.capped import unless_capped
 from mop.seeds import stream
 
@@ -62,6 +65,48 @@ def from_demos(examples: Sequence[Example]) -> str:
         "What was the instruction? Reply with the instruction alone, in one or two sentences, addressed to the "
         "colleague. Do not repeat the examples."
     )
+
+
+_WHICH = "Which instruction leads from these inputs to these outputs? Reply with the instruction alone.\n\n"
+_SOLVED = (
+    (
+        "Decide which department of a shop a customer's message is for, and answer with the department's name alone.",
+        (
+            Example("My parcel should have been here on Monday.", ("delivery",)),
+            Example("I was charged twice for one lamp.", ("payment",)),
+            Example("The app forgets my password each time.", ("account",)),
+            Example("When does my order leave the warehouse?", ("delivery",)),
+        ),
+    ),
+    (
+        "Write the name of the country whose capital is the given city.",
+        (
+            Example("Oslo", ("Norway",)),
+            Example("Lima", ("Peru",)),
+            Example("Cairo", ("Egypt",)),
+            Example("Hanoi", ("Vietnam",)),
+        ),
+    ),
+    (
+        "Rewrite the date with the day first, then the month's name in full, then the year.",
+        (
+            Example("2031-03-01", ("1 March 2031",)),
+            Example("1987-11-24", ("24 November 1987",)),
+            Example("2002-07-15", ("15 July 2002",)),
+        ),
+    ),
+)
+
+
+def after_worked(examples: Sequence[Example]) -> str:
+    """Return the question for an instruction that explains ``examples``, to be asked after the turns `WORKED`."""
+    return _WHICH + _pairs(examples)
+
+
+#: Turns of a chat in which three such questions are answered.
+WORKED: tuple[Message, ...] = tuple(
+    turn for instruction, examples in _SOLVED for turn in (("user", after_worked(examples)), ("assistant", instruction))
+)
 
 
 def bare(examples: Sequence[Example]) -> str:
@@ -120,13 +165,18 @@ async def ask(
 
 
 async def ask_each(
-    client: ModelClient, groups: Sequence[Sequence[tuple[str, str]]], *, seed: int, temperature: float = 0.9
+    client: ModelClient,
+    groups: Sequence[Sequence[tuple[str, str]]],
+    *,
+    seed: int,
+    temperature: float = 0.9,
+    before: Sequence[Message] = (),
 ) -> list[list[Candidate]]:
-    """Do as `ask` does for each group of questions, with all calls at once."""
+    """Do as `ask` does for each group of questions, with all calls at once; turns ``before`` precede each question."""
     requests = [
         Request(
             model=client.model,
-            messages=(("user", question),),
+            messages=(*before, ("user", question)),
             temperature=temperature,
             max_tokens=MAX_INSTRUCTION_TOKENS,
             seed=seed,

@@ -1,8 +1,8 @@
 """Single prompts: the arms among which the best one-prompt answer to a task is found.
 
 This is the mixture's generalist and its opponent, so it gets every kind of prompt that a careful person would try:
-with and without demos, random and spread demos, the list of answers, and one wide prompt that shows an example of
-every answer, if an expert's tokens don't do for that and four times as many do.
+with and without demos, many and few of them, random and spread ones, the list of answers, and one wide prompt that
+shows an example of every answer, if an expert's tokens don't do for that and four times as many do.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ from mop.seeds import stream
 #: The wide prompt may take this many times an expert's tokens, whatever the limit on its number of demos: it is cached
 #: as well, so length is cheap for it.
 WIDE_FACTOR = 4
+#: Kinds of randomly drawn demos: as many as fit, or half as many in half the tokens. On some tasks more demos help, on
+#: others they drown the instruction (benchmarks/LOG.md, "More instructions, fewer demos").
+DRAWN = ("few", "random")
+#: So many written instructions are tried with demos before anything else is, and so many of them without any as well.
+SHOWN = 6
+BARE = 4
 
 
 @dataclass(frozen=True)
@@ -47,35 +53,51 @@ def single_prompts(
     """Return at most ``arms`` single prompts, those that are likeliest to be best first.
 
     The user's own instruction comes first, with every kind of demos. Where the user gave none, `candidates` begin with
-    one that says nothing of the task: the written ones come right after its best kinds. The rest are further random
-    demos, under the user's instruction (or that one) and the written ones in turn.
+    one that says nothing of the task: the written ones come right after its best kinds. Each written one is tried with
+    demos, every other time with half as many, and the first without any. A fifth of the arms at least are further
+    random demos, under the user's instruction (or that one) and the written ones in turn: sets of demos differ a lot.
     A closed set of answers is listed in all prompts but one. With ``max_demos`` 0 no prompt has demos.
     """
-    kinds = ["random", "no", "spread", *(["unlisted"] if problem.answers else [])]
-    if problem.answers and max_demos:
-        first = _single(problem, candidates[0], "random", 0, max_demos, token_budget)
-        if {demo.output for demo in first.prompt.demos} < set(problem.answers):
-            kinds.insert(1, "wide")
-    written = range(1, len(candidates))
-    if not max_demos:
-        plan = [(which, "no") for which in range(len(candidates))]
-    elif problem.description:
-        plan = [(0, kind) for kind in kinds] + [(which, kind) for which in written for kind in ("random", "no")]
-    else:
-        likely = [(0, kind) for kind in kinds if kind in ("random", "wide")]
-        likely += [(which, "random") for which in written[:3]] + [(which, "no") for which in written[:1]]
-        likely += [(0, kind) for kind in kinds if kind in ("spread", "unlisted")]
-        others = [(which, kind) for which in (*written, 0) for kind in ("random", "no")]
-        plan = list(dict.fromkeys([*likely, *others]))
-    if max_demos:
-        # Sets of demos differ more than anything else: what room is left goes to further draws.
-        instructions = [which for one in (written or (0,)) for which in (0, one)]
-        plan += [(which, "random") for which in islice(cycle(instructions), max(0, arms - len(plan)))]
+    described, labels = problem.description is not None, len(problem.answers)
+    shown = {demo.output for demo in _demos(problem, "random", 0, max_demos, token_budget)} if max_demos else set()
+    plan = kinds_raced(
+        len(candidates) - 1,
+        arms,
+        described=described,
+        closed=labels > 0,
+        wide=len(shown) < labels,
+        demos=max_demos > 0,
+    )
     chosen = [
         _single(problem, candidates[which], kind, draw, max_demos, token_budget)
-        for draw, (which, kind) in enumerate(plan[:arms])
+        for draw, (which, kind) in enumerate(plan)
     ]
     return list({single.prompt: single for single in chosen}.values())
+
+
+def kinds_raced(
+    written: int, arms: int, *, described: bool, closed: bool, wide: bool, demos: bool
+) -> list[tuple[int, str]]:
+    """Return (which instruction, which kind of demos) for each of ``arms`` single prompts.
+
+    Instruction 0 is the user's own (``described``) or one that says nothing of the task; those after it are ``written``
+    ones. ``closed``: the answers are a closed set; ``wide``: an expert's demos don't show all of them; ``demos``: there
+    may be demos at all.
+    """
+    others = range(1, written + 1)
+    if not demos:
+        return [(which, "no") for which in (0, *others)][:arms]
+    likely = ["random", *(["wide"] if wide else [])]
+    rest = ["few", "spread", *(["unlisted"] if closed else [])]
+    # Without demos, an instruction that says nothing of the task is hopeless.
+    first, later = ([*likely, "no", *rest], []) if described else (likely, rest)
+    shown = [(which, DRAWN[which % 2]) for which in others]
+    plan = [*((0, kind) for kind in first), *shown[:SHOWN], *((which, "no") for which in others[:BARE])]
+    plan += [*((0, kind) for kind in later), *shown[SHOWN:]]
+    plan = plan[: arms - arms // 5]
+    instructions = [which for one in (others or (0,)) for which in (0, one)]
+    draws = zip(cycle(instructions), cycle([kind for kind in DRAWN for _ in range(2)]), strict=False)
+    return [*plan, *islice(draws, arms - len(plan))]
 
 
 def crossed_prompts(
@@ -84,7 +106,8 @@ def crossed_prompts(
     """Return at most ``arms`` new single prompts made from the best parts.
 
     ``ranked`` are prompts from best to worst. The best two instructions meet the best three sets of demos; what is left
-    of ``arms`` is the best instruction with freshly drawn demos, other ones in each ``turn``.
+    of ``arms`` is the best instruction with freshly drawn demos, as few as the best prompt has, other ones in each
+    ``turn``.
     """
     candidates = list(dict.fromkeys(single.candidate for single in ranked))[:2]
     demo_sets = list(dict.fromkeys((single.demos, single.prompt.demos) for single in ranked if single.prompt.demos))[:3]
@@ -95,7 +118,8 @@ def crossed_prompts(
     ]
     if max_demos:
         draws = range(1000 + 100 * turn, 1000 + 100 * turn + arms)
-        crossed += [_single(problem, candidates[0], "random", draw, max_demos, token_budget) for draw in draws]
+        kind = "few" if ranked[0].demos == "few" else "random"
+        crossed += [_single(problem, candidates[0], kind, draw, max_demos, token_budget) for draw in draws]
     known = {single.prompt for single in ranked}
     return list({single.prompt: single for single in crossed if single.prompt not in known}.values())[:arms]
 
@@ -110,6 +134,8 @@ def _single(
 
 def _demos(problem: Problem, kind: str, draw: int, max_demos: int, token_budget: int) -> tuple[Demo, ...]:
     rng = stream(problem.seed, "single demos", draw)
+    if kind == "few":
+        max_demos, token_budget = max(1, max_demos // 2), token_budget // 2
     if kind == "wide":
         return nearest_demos(
             problem.train,

@@ -12,6 +12,7 @@ from mop.examples import Splits
 from mop.lm.ledger import Ledger
 from mop.mixture import Mixture
 from mop.optimization import aoptimize, make_plan
+from mop.search.proposers import WORKED
 from mop.settings import make_settings
 from mop.sync import run
 
@@ -49,3 +50,13 @@ def test_the_best_parts_are_raced_again_with_other_demos_while_there_are_calls()
     crossed = mixture.report["crossed"]
     assert isinstance(crossed, list)
     assert len(crossed) > 8, "one race has at most seven new prompts and the best one"
+
+
+def test_the_search_shows_the_model_what_an_instruction_is_before_it_asks_for_one() -> None:
+    with FakeEndpoint(nearest_demo_answer) as endpoint:
+        settings = make_settings({"model": "simulated", "base_url": endpoint.base_url, "budget": 200})
+        run(aoptimize(few(30), settings, ledger=Ledger.in_memory()))
+        asked = [body["messages"] for body in endpoint.bodies if "Which instruction" in body["messages"][-1]["content"]]
+    assert len(asked) == make_plan(settings, few(30)).proposals == 6
+    for messages in asked:
+        assert tuple((turn["role"], turn["content"]) for turn in messages[:-1]) == WORKED

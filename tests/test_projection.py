@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from simulated import task
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mop.embeddings.encoders import SentenceTransformerEncoder, Vectors
 from mop.embeddings.projection import SHRINKAGE, fit_projection, project
@@ -113,3 +114,25 @@ def test_an_answer_with_one_example_gives_no_warning(recwarn: pytest.WarningsRec
     vectors = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     assert fit_projection(vectors, ["a", "a", "a", "b", "b", "b", "c"]) is not None
     assert not recwarn.list
+
+
+def test_the_number_of_rows_at_once_does_not_change_a_row() -> None:
+    vectors, answers = noisy(20, 1, answers=12, dimension=384)
+    projection = fit_projection(vectors, answers)
+    assert projection is not None
+    whole = project(vectors, projection)
+    np.testing.assert_array_equal(whole, np.vstack([project(row[None], projection) for row in vectors]))
+    np.testing.assert_array_equal(whole[:77], project(vectors[:77], projection))
+
+
+@pytest.mark.parametrize("answers", [12, 24])
+def test_the_number_of_threads_does_not_change_the_projection(answers: int) -> None:
+    vectors, labels = noisy(8, 1, answers=answers, dimension=384)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            projection = fit_projection(vectors, labels)
+            assert projection is not None
+            found.append((projection, project(vectors, projection)))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])

@@ -57,6 +57,22 @@ def test_a_question_about_failures_shows_what_went_wrong() -> None:
     assert "out 3" in question
 
 
+async def test_a_question_can_follow_others_that_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOP_API_KEY", "key")
+    with FakeEndpoint(lambda _: "Name the colour.") as endpoint:
+        client = ModelClient("m", ledger=Ledger.in_memory(), base_url=endpoint.base_url)
+        groups = [[("demos", proposers.after_worked(ROWS[:2]))]]
+        await proposers.ask_each(client, groups, seed=0, before=proposers.WORKED)
+        await client.aclose()
+    (body,) = endpoint.bodies
+    *before, last = body["messages"]
+    assert [turn["role"] for turn in before] == ["user", "assistant"] * 3
+    assert all("Input: " in turn["content"] for turn in before[::2])
+    assert all(proposers.clean(turn["content"]) == turn["content"] for turn in before[1::2])
+    assert last["role"] == "user"
+    assert last["content"].endswith("Input: in 0\nOutput: out 0\n\nInput: in 1\nOutput: out 1\n")
+
+
 async def test_equal_candidates_are_kept_once_and_cut_off_ones_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

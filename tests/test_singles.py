@@ -31,13 +31,14 @@ def raced(description: str | None, arms: int, answers: int = 60, max_demos: int 
 
 
 def test_the_users_instruction_is_raced_with_every_kind_of_demos_before_a_written_one() -> None:
-    assert raced("Add them.", 5) == [
-        ("given", "random"), ("given", "no"), ("given", "spread"), ("1", "random"), ("1", "no"),
+    assert raced("Add them.", 6) == [
+        ("given", "random"), ("given", "no"), ("given", "few"), ("given", "spread"), ("1", "random"),
+        ("given", "few"),
     ]  # fmt: skip
 
 
 def test_without_an_instruction_of_the_user_written_ones_are_raced_with_demos_at_the_smallest_budget() -> None:
-    assert raced(None, 3) == [("given", "random"), ("1", "random"), ("2", "random")]
+    assert raced(None, 3) == [("given", "random"), ("1", "random"), ("2", "few")]
 
 
 def test_without_an_instruction_a_closed_set_of_answers_is_shown_whole_before_written_ones() -> None:
@@ -46,19 +47,46 @@ def test_without_an_instruction_a_closed_set_of_answers_is_shown_whole_before_wr
 
 @pytest.mark.parametrize("description", [None, "Add them."])
 @pytest.mark.parametrize("answers", [5, 60])
-def test_every_kind_of_prompt_is_raced_once_and_then_further_random_demos(
+def test_every_kind_of_prompt_is_raced_and_a_fifth_are_further_sets_of_demos(
     description: str | None, answers: int
 ) -> None:
-    kinds = 5 if answers == 5 else 3
-    room = kinds + 2 * len(WRITTEN)
-    found = raced(description, room + 9, answers)
-    first, further = found[:room], found[room:]
+    own = {"random", "few", "spread"} | ({"wide", "unlisted"} if answers == 5 else set())
+    own |= {"no"} if description else set()
+    found = raced(description, 20, answers)
+    first, further = found[: len(own) + 2 * len(WRITTEN)], found[len(own) + 2 * len(WRITTEN) :]
     assert len(set(first)) == len(first)
+    assert {kind for name, kind in first if name == "given"} == own
     assert {one for one in first if one[0] != "given"} == {
-        (str(n), kind) for n in range(1, 5) for kind in ("random", "no")
-    }
-    assert len([one for one in first if one[0] == "given"]) == kinds
-    assert further == [(name, "random") for name in ("given", "1", "given", "2", "given", "3", "given", "4", "given")]
+        *((str(n), "no") for n in range(1, 5)), ("1", "random"), ("2", "few"), ("3", "random"), ("4", "few"),
+    }  # fmt: skip
+    turns = ["given", "1", "given", "2", "given", "3", "given", "4", "given"]
+    kinds = ["few", "few", "random", "random", "few", "few", "random", "random", "few"]
+    assert len(further) >= 4
+    assert further == list(zip(turns, kinds, strict=True))[: len(further)]
+
+
+def test_few_demos_are_half_as_many_in_half_the_tokens() -> None:
+    given = Candidate("Add them.", "given")
+
+    def demos(max_demos: int, token_budget: int) -> dict[str, tuple[int, int]]:
+        found = single_prompts(
+            problem("Add them.", 60), [given], arms=9, max_demos=max_demos, token_budget=token_budget
+        )
+        shown = {one.demos: one.prompt.demos for one in found}
+        return {kind: (len(some), sum(demo.tokens for demo in some)) for kind, some in shown.items()}
+
+    assert demos(8, 10_000)["random"][0] == 8
+    assert demos(8, 10_000)["few"][0] == 4
+    assert demos(1, 10_000)["few"][0] == 1
+    narrow = demos(40, 200)
+    assert 0 < narrow["few"][1] <= 100 < narrow["random"][1] <= 200
+
+
+def test_many_written_instructions_leave_room_for_prompts_without_demos() -> None:
+    given, many = Candidate("Answer.", "given"), [Candidate(f"Add them, way {n}.", "demos") for n in range(16)]
+    found = single_prompts(problem(None, 60), [given, *many], arms=16, max_demos=4, token_budget=200)
+    assert sum(one.demos == "no" for one in found) == 4
+    assert {one.demos for one in found if one.candidate == given} >= {"random", "few"}
 
 
 @pytest.mark.parametrize("description", [None, "Add them."])
