@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from benchmarks.arguments import at_least
 from benchmarks.splitting import sizes_of, split_task
 from benchmarks.tasks import load_task
 from mop.connect import open_ledger
+from mop.mixture import Mixture
 from mop.optimization import aoptimize
 from mop.search import methods
 from mop.search.baselines.parts import Contender, one_prompt
@@ -70,44 +71,48 @@ async def measure(session: Session) -> Learned:
 
 async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the rows of the file."""
+    given = {"max_demos": options.max_demos, "proposals": PROPOSALS, "budget": PROPOSALS + options.prompts * EXAMPLES}
+    mixture = await learned_by(f"{__name__}:measure", options, options.task, given)
+    return cast("list[dict[str, Any]]", mixture.report["prompts"])
+
+
+async def learned_by(home: str, options: argparse.Namespace, task_id: str, given: Mapping[str, Any]) -> Mixture:
+    """Return what the method at ``home`` ("module:function") learns from a task; ``options`` are those of `parser`."""
     # A method of this program alone: no user of mop has a use for it.
     registry = cast("dict[str, methods.Method]", methods.METHODS)
-    registry[METHOD] = methods.Method("scores of many prompts", f"{__name__}:measure", frozenset({"proposals"}))
+    registry[METHOD] = methods.Method("scores of many prompts", home, frozenset({"proposals"}))
     ledger = open_ledger(options.ledger or str(Path(options.out).with_suffix(".ledger.sqlite")))
     try:
-        task = load_task(Path(options.data), options.task)
-        given = {
-            "method": METHOD,
-            "model": options.model,
-            "seed": options.seed,
-            "proposals": PROPOSALS,
-            "max_demos": options.max_demos,
-            "budget": PROPOSALS + options.prompts * EXAMPLES,
-            "base_url": options.base_url,
-            "encoder": options.encoder,
-        }
-        settings = make_settings(given, environment={}).model_copy(update={"metric": task.metric})
-        mixture = await aoptimize(split_task(task, options.seed, sizes_of(task)), settings, ledger=ledger)
+        task = load_task(Path(options.data), task_id)
+        where = {"base_url": options.base_url, "encoder": options.encoder}
+        every = {"method": METHOD, "model": options.model, "seed": options.seed, **where, **given}
+        settings = make_settings(every, environment={}).model_copy(update={"metric": task.metric})
+        return await aoptimize(split_task(task, options.seed, sizes_of(task)), settings, ledger=ledger)
     finally:
         ledger.close()
         del registry[METHOD]
-    return cast("list[dict[str, Any]]", mixture.report["prompts"])
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the options that all programs have which measure prompts in this way."""
+    found = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    found.add_argument("--data", required=True, help="folder of the tasks")
+    found.add_argument("--model", required=True)
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--base-url")
+    found.add_argument("--encoder")
+    found.add_argument("--ledger", help="file or URL; beside the results if not given")
+    found.add_argument("--out", required=True)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.measured_prompts", description=__doc__)
-    parser.add_argument("--data", required=True, help="folder of the tasks")
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--prompts", type=at_least(1), default=26)
-    parser.add_argument("--max-demos", type=int, default=20, help="most demos of a prompt [20]")
-    parser.add_argument("--base-url")
-    parser.add_argument("--encoder")
-    parser.add_argument("--ledger", help="file or URL; beside the results if not given")
-    parser.add_argument("--out", required=True)
-    options = parser.parse_args(arguments)
+    parsed = parser("measured_prompts", __doc__)
+    parsed.add_argument("--task", required=True)
+    parsed.add_argument("--prompts", type=at_least(1), default=26)
+    parsed.add_argument("--max-demos", type=int, default=20, help="most demos of a prompt [20]")
+    options = parsed.parse_args(arguments)
     rows = asyncio.run(run(options))
     Path(options.out).write_text(json.dumps(rows) + "\n", encoding="utf-8")
     for row in rows:

@@ -8,15 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_endpoint import FakeEndpoint
 from simulated import nearest_demo_answer, task
 
-from benchmarks import measured_prompts, race_simulation
-from benchmarks.race_simulation import World, simulate, winners, worlds_of
+from benchmarks import measured_prompts, questions, race_simulation
+from benchmarks.race_simulation import TRAIN, VALIDATION, World, simulate, winners, worlds_of
 from mop.errors import DataError
+from mop.search.plan import Plan
 from mop.seeds import stream
 
 
@@ -64,18 +66,23 @@ def test_a_measured_world_is_the_same_in_every_process() -> None:
     assert len(said) == 1
 
 
+def states(folder: Path) -> Path:
+    """Write a task of states of things, and return the data folder."""
+    own = folder / "data" / "own"
+    own.mkdir(parents=True)
+    rows = [{"input": one.input, "output": list(one.outputs)} for one in task(12, 0)]
+    (own / "states.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    index = {"states": {"files": {"states.jsonl": len(rows)}, "metric": "exact_match"}}
+    (own / "tasks.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder / "data"
+
+
 def test_every_measured_prompt_answers_the_same_examples_and_a_second_run_asks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOP_API_KEY", "key")
-    folder = tmp_path / "data" / "own"
-    folder.mkdir(parents=True)
-    rows = [{"input": one.input, "output": list(one.outputs)} for one in task(12, 0)]
-    (folder / "states.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    index = {"states": {"files": {"states.jsonl": len(rows)}, "metric": "exact_match"}}
-    (folder / "tasks.json").write_text(json.dumps(index), encoding="utf-8")
     out = tmp_path / "prompts.json"
-    command = ["--data", str(tmp_path / "data"), "--task", "own/states", "--model", "simulated", "--prompts", "4"]
+    command = ["--data", str(states(tmp_path)), "--task", "own/states", "--model", "simulated", "--prompts", "4"]
     with FakeEndpoint(nearest_demo_answer) as endpoint:
         command += ["--base-url", endpoint.base_url, "--encoder", "tfidf", "--max-demos", "6", "--out", str(out)]
         measured_prompts.main(command)
@@ -87,6 +94,36 @@ def test_every_measured_prompt_answers_the_same_examples_and_a_second_run_asks_n
     assert measured[0]["name"] == race_simulation.PLAIN
     assert measured[0]["demos"] == 6
     assert {len(row["scores"]) for row in measured} == {measured_prompts.EXAMPLES}
+
+
+def test_both_questions_for_instructions_are_judged_on_the_same_examples_and_a_second_run_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOP_API_KEY", "key")
+    out = tmp_path / "questions.json"
+
+    def answer(messages: list[dict[str, Any]]) -> str:
+        said = messages[-1]["content"]
+        if said.startswith("Which instruction"):
+            return f"Name its state, way {len(said)}."
+        return "Say nothing at all." if said.endswith("Do not repeat the examples.") else nearest_demo_answer(messages)
+
+    command = ["--data", str(states(tmp_path)), "--tasks", "states", "--model", "simulated", "--count", "2"]
+    with FakeEndpoint(answer) as endpoint:
+        command += ["--base-url", endpoint.base_url, "--encoder", "tfidf", "--out", str(out)]
+        questions.main(command)
+        asked, first = endpoint.served, out.read_text(encoding="utf-8")
+        queries: dict[str, list[str]] = {}
+        for body in endpoint.bodies:
+            queries.setdefault(body["messages"][0]["content"], []).append(body["messages"][-1]["content"])
+        questions.main(command)
+        assert endpoint.served == asked
+    assert out.read_text(encoding="utf-8") == first
+    rows = json.loads(first)
+    assert [row["question"] for row in rows] == ["forward", *["worked"] * (len(rows) - 1)]
+    assert len(rows) in (2, 3), "the same instruction is judged once"
+    judged = [queries[row["instruction"]] for row in rows]
+    assert all(len(one) == questions.EXAMPLES and sorted(one) == sorted(judged[0]) for one in judged)
 
 
 def test_a_file_with_too_few_prompts_is_refused(tmp_path: Path) -> None:
@@ -101,9 +138,9 @@ async def test_the_former_race_may_begin_with_one_example() -> None:
     right = np.zeros((40, 40))
     right[11, 1:] = 1.0
     world = World(right.mean(axis=1), right, range(8))
-    named = {name.split(",")[-1].strip(): winner for name, winner in (await winners(world, 200)).items()}
-    assert named["short first rung"] != 11
-    assert named["94 calls"] == 11
+    found, raced = (await winners(world, 200)).items(), Plan.of(200, train=TRAIN, validation=VALIDATION).single_arms
+    assert [winner == 11 for name, winner in found if name.endswith("short first rung")] == [False]
+    assert [winner == 11 for name, winner in found if name.startswith(f"{raced} prompts")] == [True]
 
 
 def test_the_former_share_of_calls_follows_the_budget(
