@@ -34,7 +34,8 @@ from mop.search.singles import single_prompts
 from mop.settings import make_settings
 
 METHOD = "measured-prompts"
-PROPOSALS = 3
+#: As many as a search of 200 calls asks for.
+PROPOSALS = 6
 EXAMPLES = 40
 #: Characters of an instruction that are kept.
 SHOWN = 120
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the file."""
     parsed = parser("measured_prompts", __doc__)
     parsed.add_argument("--task", required=True)
-    parsed.add_argument("--prompts", type=at_least(1), default=26)
+    parsed.add_argument("--prompts", type=at_least(1), default=44)
     parsed.add_argument("--max-demos", type=int, default=20, help="most demos of a prompt [20]")
     options = parsed.parse_args(arguments)
     rows = asyncio.run(run(options))

@@ -39,6 +39,7 @@ from mop.search.baselines.random_demos import draws_for
 from mop.search.first_look import LOOK
 from mop.search.plan import MOST_ARMS, Plan
 from mop.search.race import Arm, race
+from mop.search.singles import DRAWN
 from mop.search.trials import Trial
 from mop.seeds import stream
 
@@ -78,7 +79,8 @@ class World:
     def measured(cls, rng: np.random.Generator, rows: Sequence[dict[str, Any]]) -> World:
         """Return a world of the prompts of a file, each kind's sets of demos in another order."""
         place = np.arange(len(rows))
-        for kind in dict.fromkeys(row["name"] for row in rows if "random" in row["name"]):
+        drawn = tuple(f"{kind} demos" for kind in DRAWN)
+        for kind in dict.fromkeys(row["name"] for row in rows if row["name"].endswith(drawn)):
             same = [i for i, row in enumerate(rows) if row["name"] == kind]
             place[same] = rng.permutation(same)
         right = np.array([rows[i]["scores"] for i in place])[:, rng.permutation(len(rows[0]["scores"]))]

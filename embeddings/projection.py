@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mop.embeddings.encoders import Vectors
+from mop.embeddings.large import CHUNK
 
 #: Weight of the identity in the within-answer covariance. 0.9 gave the best coverage of the help desk's messages
 #: among 0.3, 0.6 and 0.9 (benchmarks/LOG.md, "Coverage").
@@ -39,11 +40,11 @@ def fit_projection(vectors: Vectors, answers: Sequence[str], *, shrinkage: float
             # An answer with one example has no spread of its own; the shrinkage is there for such answers.
             warnings.filterwarnings("ignore", "Only one sample available")
             analysis.fit(vectors.astype(np.float64), list(answers))
+            offset = analysis.transform(np.zeros((1, vectors.shape[1])))
+            linear = analysis.transform(np.eye(vectors.shape[1])) - offset
     except np.linalg.LinAlgError:
         # No spread within any answer: the covariance is zero, and so is its shrinkage target.
         return None
-    offset = analysis.transform(np.zeros((1, vectors.shape[1])))
-    linear = analysis.transform(np.eye(vectors.shape[1])) - offset
     return np.vstack([linear, offset]).astype(np.float32)
 
 
@@ -51,8 +52,11 @@ def project(vectors: Vectors, projection: Vectors | None) -> Vectors:
     """Return ``vectors`` in the projection, unit-norm again; unchanged if there is none."""
     if projection is None:
         return vectors
-    # In double precision: after rounding, the result doesn't depend on how the library splits the sums, which it does
-    # by the number of rows and of threads.
+    # In double precision: after rounding, a row is the same whatever the number of rows and of threads, by which the
+    # library splits its sums.
     exact = projection.astype(np.float64)
-    projected = vectors.astype(np.float64) @ exact[:-1] + exact[-1]
-    return np.asarray(projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12), np.float32)
+    found = np.empty((len(vectors), projection.shape[1]), np.float32)
+    for start in range(0, len(vectors), CHUNK):
+        rows = vectors[start : start + CHUNK].astype(np.float64) @ exact[:-1] + exact[-1]
+        found[start : start + CHUNK] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return found

@@ -69,11 +69,12 @@ def question_tokens(settings: Settings, splits: Splits) -> tuple[int, int]:
     """Return the (prompt, completion) tokens of an average question for an instruction."""
     from mop.search.proposers import MAX_SHOWN_CHARACTERS, WORKED, after_worked, from_demos
 
-    shown = SHOWN_BY_PAPER if settings.method.startswith("mop-paper") else SHOWN_BY_APE
-    wording = count_tokens(from_demos(()))
     if settings.method in (DEFAULT_METHOD, "mop-fixed"):
         shown = SHOWN
         wording = count_tokens(after_worked(())) + sum(count_tokens(text) + TOKENS_PER_MESSAGE for _, text in WORKED)
+    else:
+        shown = SHOWN_BY_PAPER if settings.method.startswith("mop-paper") else SHOWN_BY_APE
+        wording = count_tokens(from_demos(()))
     most = MAX_SHOWN_CHARACTERS
     each = fmean(count_tokens(f"Input: {one.input[:most]} Output: {one.output[:most]}") for one in splits.train)
     asked = wording + min(shown, len(splits.train)) * each + TOKENS_PER_MESSAGE + FRAME

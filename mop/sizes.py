@@ -111,9 +111,9 @@ class Sizes:
         """Return the numbers of demos of the single prompts that race (`mop.search.singles`)."""
         from mop.search.singles import kinds_raced
 
-        labels = len(self._answers)
+        labels, shown = len(self._answers), min(self.most, self._fit / self._bounded)
         # Where an expert's demos show every label there is no wide prompt.
-        wide = labels > min(self.most, self._fit / self._bounded)
+        wide = labels > shown
         raced = kinds_raced(
             plan.proposals,
             plan.single_arms,
@@ -121,10 +121,11 @@ class Sizes:
             closed=labels > 0,
             wide=wide,
             demos=self.most > 0,
+            halved=shown >= 2,
         )
         numbers = {
             "no": 0.0,
-            "few": min(self.most, self._fit / self._bounded) / 2,
+            "few": shown / 2,
             "wide": self._wide(labels) if wide else 0.0,
         }
         return [numbers.get(kind, float(self.most)) for _, kind in raced]

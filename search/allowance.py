@@ -29,6 +29,8 @@ from mop.search.trials import Trial, Trials
 
 #: Expected cost is raised by this share before it is compared with what is left: sizes are estimates.
 CAUTION = 0.03
+#: Most tokens that the messages of a question, its worked examples among them, and a template add to its text.
+QUESTION_FRAME = 200
 #: Trials after which what they took corrects the estimates.
 FEW_TRIALS = 5
 #: A prompt stays out of a comparison if one call of it could take a larger part of a cap: it would block the others.
@@ -264,7 +266,7 @@ class Allowance:
 
 def _most_of(question: str, most_tokens: int) -> tuple[int, int]:
     """Return the most tokens of a question and of its answer."""
-    return len(question.encode()) + 100, most_tokens
+    return len(question.encode()) + QUESTION_FRAME, most_tokens
 
 
 #: Names of the models that answer, write instructions and judge.

@@ -81,14 +81,14 @@ class Judging:
 
     async def propose(self, questions: Sequence[tuple[str, str]], *, before: Sequence[Message] = ()) -> list[Candidate]:
         """Ask every (name, question) after the turns ``before``, as far as the caps allow it; one call each."""
-        head = "\n".join(text for _, text in before)
+        head = "".join(f"{text}\n" for _, text in before)
         questions = questions[: self.allowance.askable([head + question for _, question in questions])]
         return (await self.propose_each([questions], before=before))[0]
 
     async def propose_each(
         self, groups: Sequence[Sequence[tuple[str, str]]], *, before: Sequence[Message] = ()
     ) -> list[list[Candidate]]:
-        """Ask the proposer the questions of several groups at once; each group has candidates of its own."""
+        """Ask the questions of several groups at once, each after ``before``; each group has candidates of its own."""
         self.allowance.used += sum(map(len, groups))
         return await proposers.ask_each(self.session.proposer, groups, seed=self.problem.seed, before=before)
 

@@ -21,8 +21,9 @@ MAX_REGIONS = 64
 #: is, and halving soon leaves the worse ones behind (benchmarks/LOG.md, "The grid").
 CALLS_PER_ARM = 6
 MOST_ARMS = 16
-#: The model is asked for an instruction once for this many calls; so it is for every half of them, up to
-#: `FEW_PROPOSALS` of them.
+#: The model is asked for up to `FEW_PROPOSALS` instructions, one for 30 calls; then for one for 60 calls, up to
+#: `MOST_PROPOSALS`, or half as many where no mixture is tried: only one race has use for them there.
+CALLS_PER_EARLY_PROPOSAL = 30
 CALLS_PER_PROPOSAL = 60
 FEW_PROPOSALS = 6
 MOST_PROPOSALS = 16
@@ -114,8 +115,9 @@ class Plan:
             raise BudgetExceeded(
                 f"A budget of {calls} model calls is too small to compare prompts; give at least {MIN_CALLS}."
             )
-        proposals = _proposals(calls) if proposals is None else min(proposals, calls // 3)
         counts = region_counts(train, validation, calls) if experts is None else (max(1, min(experts, train // 3)),)
+        most = MOST_PROPOSALS // 2 if counts == (1,) else MOST_PROPOSALS
+        proposals = min(most, _proposals(calls)) if proposals is None else min(proposals, calls // 3)
         kept = 0 if counts == (1,) else int(keep * calls)
         left = calls - proposals - kept
         layouts = max(1, min(8, left // CALLS_PER_LAYOUT))
@@ -163,8 +165,7 @@ class Plan:
 
 
 def _proposals(calls: int) -> int:
-    few = min(FEW_PROPOSALS, 2 * calls // CALLS_PER_PROPOSAL)
-    return min(MOST_PROPOSALS, max(few, calls // CALLS_PER_PROPOSAL))
+    return max(min(FEW_PROPOSALS, calls // CALLS_PER_EARLY_PROPOSAL), calls // CALLS_PER_PROPOSAL)
 
 
 def region_counts(train: int, validation: int, calls: int) -> tuple[int, ...]:

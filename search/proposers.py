@@ -68,31 +68,32 @@ def from_demos(examples: Sequence[Example]) -> str:
 
 
 _WHICH = "Which instruction leads from these inputs to these outputs? Reply with the instruction alone.\n\n"
+# Far from the tasks of public benchmarks and of this project's own data, so that none of them is answered here.
 _SOLVED = (
     (
-        "Decide which department of a shop a customer's message is for, and answer with the department's name alone.",
+        "Name the room of a house in which the thing is usually kept. Answer with the room alone.",
         (
-            Example("My parcel should have been here on Monday.", ("delivery",)),
-            Example("I was charged twice for one lamp.", ("payment",)),
-            Example("The app forgets my password each time.", ("account",)),
-            Example("When does my order leave the warehouse?", ("delivery",)),
+            Example("frying pan", ("kitchen",)),
+            Example("bath towel", ("bathroom",)),
+            Example("toothbrush", ("bathroom",)),
+            Example("pillow", ("bedroom",)),
         ),
     ),
     (
-        "Write the name of the country whose capital is the given city.",
+        "Write the initials of the person, each followed by a full stop.",
         (
-            Example("Oslo", ("Norway",)),
-            Example("Lima", ("Peru",)),
-            Example("Cairo", ("Egypt",)),
-            Example("Hanoi", ("Vietnam",)),
+            Example("Martha Ellen Young", ("M. E. Y.",)),
+            Example("Omar Haddad", ("O. H.",)),
+            Example("Lin Wei", ("L. W.",)),
         ),
     ),
     (
-        "Rewrite the date with the day first, then the month's name in full, then the year.",
+        "Rewrite the time of day from the 24-hour clock in the 12-hour clock, with a.m. or p.m.",
         (
-            Example("2031-03-01", ("1 March 2031",)),
-            Example("1987-11-24", ("24 November 1987",)),
-            Example("2002-07-15", ("15 July 2002",)),
+            Example("14:30", ("2:30 p.m.",)),
+            Example("08:05", ("8:05 a.m.",)),
+            Example("23:59", ("11:59 p.m.",)),
+            Example("11:10", ("11:10 a.m.",)),
         ),
     ),
 )
@@ -189,7 +190,10 @@ async def ask_each(
     replies: dict[int, Reply] = {}
     await unless_capped(client.complete_many(requests, replies.__setitem__), [])
     place = itertools.count()
-    return [_candidates(questions, [replies.get(next(place)) for _ in questions]) for questions in groups]
+    shown = {text.casefold() for role, text in before if role == "assistant"}
+    found = [_candidates(questions, [replies.get(next(place)) for _ in questions]) for questions in groups]
+    # A model may repeat the answer to a question before.
+    return [[one for one in some if one.instruction.casefold() not in shown] for some in found]
 
 
 def _candidates(questions: Sequence[tuple[str, str]], replies: Sequence[Reply | None]) -> list[Candidate]:

@@ -26,11 +26,8 @@ from mop.seeds import stream
 #: as well, so length is cheap for it.
 WIDE_FACTOR = 4
 #: Kinds of randomly drawn demos: as many as fit, or half as many in half the tokens. On some tasks more demos help, on
-#: others they drown the instruction (benchmarks/LOG.md, "More instructions, fewer demos").
-DRAWN = ("few", "random")
-#: So many written instructions are tried with demos before anything else is, and so many of them without any as well.
-SHOWN = 6
-BARE = 4
+#: others they drown the instruction.
+DRAWN = ("random", "few")
 
 
 @dataclass(frozen=True)
@@ -50,53 +47,62 @@ class SinglePrompt:
 def single_prompts(
     problem: Problem, candidates: Sequence[Candidate], *, arms: int, max_demos: int, token_budget: int
 ) -> list[SinglePrompt]:
-    """Return at most ``arms`` single prompts, those that are likeliest to be best first.
+    """Return at most ``arms`` single prompts, those that are likeliest to be best first; `kinds_raced` says which.
 
-    The user's own instruction comes first, with every kind of demos. Where the user gave none, `candidates` begin with
-    one that says nothing of the task: the written ones come right after its best kinds. Each written one is tried with
-    demos, every other time with half as many, and the first without any. A fifth of the arms at least are further
-    random demos, under the user's instruction (or that one) and the written ones in turn: sets of demos differ a lot.
     A closed set of answers is listed in all prompts but one. With ``max_demos`` 0 no prompt has demos.
     """
-    described, labels = problem.description is not None, len(problem.answers)
-    shown = {demo.output for demo in _demos(problem, "random", 0, max_demos, token_budget)} if max_demos else set()
+    whole = _demos(problem, "random", 0, max_demos, token_budget) if max_demos else ()
     plan = kinds_raced(
         len(candidates) - 1,
         arms,
-        described=described,
-        closed=labels > 0,
-        wide=len(shown) < labels,
+        described=problem.description is not None,
+        closed=bool(problem.answers),
+        wide={demo.output for demo in whole} < set(problem.answers),
         demos=max_demos > 0,
+        halved=max_demos > 1 and bool(_demos(problem, "few", 0, max_demos, token_budget)),
     )
     chosen = [
         _single(problem, candidates[which], kind, draw, max_demos, token_budget)
         for draw, (which, kind) in enumerate(plan)
     ]
-    return list({single.prompt: single for single in chosen}.values())
+    found: dict[Prompt, SinglePrompt] = {}
+    for single in chosen:
+        found.setdefault(single.prompt, single)
+    return list(found.values())
 
 
 def kinds_raced(
-    written: int, arms: int, *, described: bool, closed: bool, wide: bool, demos: bool
+    written: int, arms: int, *, described: bool, closed: bool, wide: bool, demos: bool, halved: bool
 ) -> list[tuple[int, str]]:
-    """Return (which instruction, which kind of demos) for each of ``arms`` single prompts.
+    """Return (which instruction, which kind of demos) for each single prompt; at most ``arms``.
 
     Instruction 0 is the user's own (``described``) or one that says nothing of the task; those after it are ``written``
-    ones. ``closed``: the answers are a closed set; ``wide``: an expert's demos don't show all of them; ``demos``: there
-    may be demos at all.
+    ones. The user's own is tried with every kind of demos before any written one. Otherwise the likeliest kinds of the
+    plain one come first, then written ones. These are tried with demos, every other one with few, and some without any.
+    Up to a fifth of the arms are kept for further draws of demos under the first instruction and the written ones in
+    turn: sets of demos differ a lot.
+
+    ``closed``: the answers are a closed set, which prompts list; ``wide``: an expert's demos don't show all of them;
+    ``demos``: there may be demos at all; ``halved``: half as many in half the tokens are fewer, and not none.
     """
     others = range(1, written + 1)
     if not demos:
         return [(which, "no") for which in (0, *others)][:arms]
-    likely = ["random", *(["wide"] if wide else [])]
-    rest = ["few", "spread", *(["unlisted"] if closed else [])]
-    # Without demos, an instruction that says nothing of the task is hopeless.
-    first, later = ([*likely, "no", *rest], []) if described else (likely, rest)
-    shown = [(which, DRAWN[which % 2]) for which in others]
-    plan = [*((0, kind) for kind in first), *shown[:SHOWN], *((which, "no") for which in others[:BARE])]
-    plan += [*((0, kind) for kind in later), *shown[SHOWN:]]
-    plan = plan[: arms - arms // 5]
+    drawn = DRAWN if halved else DRAWN[:1]
+    # An instruction that says nothing of the task needs demos or the list of answers, unless it is all that there is.
+    bare = ["no"] if described or closed or not written else []
+    own = ["random", *(["wide"] if wide else []), *bare]
+    later = [*drawn[1:], "spread", *(["unlisted"] if closed else [])]
+    shown = [(which, drawn[(which - 1) % len(drawn)]) for which in others]
+    unshown = [(which, "no") for which in others]
+    # With a list of answers an instruction without demos has less to say than where it alone tells the task.
+    first, second = (4, 2) if described else (6, 2 if closed else 4)
+    plan = [*((0, kind) for kind in own), *((0, kind) for kind in later if described)]
+    plan += [*shown[:first], *((0, kind) for kind in later[:1] if not described), *unshown[:second]]
+    plan += [(0, kind) for kind in later[1:] if not described]
+    plan = [*plan, *shown[first:], *unshown[second:]][: arms - arms // 5]
     instructions = [which for one in (others or (0,)) for which in (0, one)]
-    draws = zip(cycle(instructions), cycle([kind for kind in DRAWN for _ in range(2)]), strict=False)
+    draws = zip(cycle(instructions), cycle([kind for kind in reversed(drawn) for _ in range(2)]), strict=False)
     return [*plan, *islice(draws, arms - len(plan))]
 
 
@@ -106,7 +112,7 @@ def crossed_prompts(
     """Return at most ``arms`` new single prompts made from the best parts.
 
     ``ranked`` are prompts from best to worst. The best two instructions meet the best three sets of demos; what is left
-    of ``arms`` is the best instruction with freshly drawn demos, as few as the best prompt has, other ones in each
+    of ``arms`` is the best instruction with freshly drawn demos, few if the best prompt has few, other ones in each
     ``turn``.
     """
     candidates = list(dict.fromkeys(single.candidate for single in ranked))[:2]

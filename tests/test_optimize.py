@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_where_it_was_and_pays_for_nothing_twice(tmp_path: 
     with FakeEndpoint(nearest_demo_answer) as fresh:
         whole_out = str(tmp_path / "uninterrupted.mop")
         script = script_for(fresh, str(tmp_path / "fresh.sqlite"), whole_out)
-        # The file doesn't depend on the number of the libraries' threads either.
+        # The vectors in the file don't depend on the number of NumPy's threads either.
         subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
         needed = fresh.served
     assert at_kill - recorded <= 4, "only calls in flight may be lost"

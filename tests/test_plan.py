@@ -53,3 +53,19 @@ def test_a_fixed_number_of_experts_is_the_only_one_tried() -> None:
 
 def test_more_proposals_than_a_third_of_the_calls_are_not_made() -> None:
     assert Plan.of(20, train=100, validation=50, proposals=30).proposals == 6
+
+
+@pytest.mark.parametrize(
+    ("calls", "asked"), [(20, 0), (29, 0), (30, 1), (180, 6), (365, 6), (366, 6), (420, 7), (5000, 16)]
+)
+def test_small_budgets_ask_for_an_instruction_for_thirty_calls_larger_ones_for_sixty(calls: int, asked: int) -> None:
+    assert Plan.of(calls, train=100, validation=50).proposals == asked
+
+
+def test_no_more_instructions_are_asked_for_than_a_race_without_a_mixture_has_use_for() -> None:
+    assert Plan.of(5000, train=100, validation=50, experts=1).proposals == 8
+
+
+@pytest.mark.parametrize("calls", [200, 365, 366, 600, 5000])
+def test_budgets_with_several_layouts_race_as_many_prompts_as_those_with_one(calls: int) -> None:
+    assert Plan.of(calls, train=100, validation=50).single_arms in (15, 16)

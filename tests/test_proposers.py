@@ -59,12 +59,14 @@ def test_a_question_about_failures_shows_what_went_wrong() -> None:
 
 async def test_a_question_can_follow_others_that_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOP_API_KEY", "key")
-    with FakeEndpoint(lambda _: "Name the colour.") as endpoint:
-        client = ModelClient("m", ledger=Ledger.in_memory(), base_url=endpoint.base_url)
-        groups = [[("demos", proposers.after_worked(ROWS[:2]))]]
-        await proposers.ask_each(client, groups, seed=0, before=proposers.WORKED)
+    texts = iter(["Name the colour.", proposers.WORKED[1][1].upper()])
+    with FakeEndpoint(lambda _: next(texts)) as endpoint:
+        client = ModelClient("m", ledger=Ledger.in_memory(), base_url=endpoint.base_url, concurrency=1)
+        groups = [[("demos", proposers.after_worked(ROWS[:2]))] * 2]
+        (found,) = await proposers.ask_each(client, groups, seed=0, before=proposers.WORKED)
         await client.aclose()
-    (body,) = endpoint.bodies
+    assert [one.instruction for one in found] == ["Name the colour."], "a repeated answer is no instruction"
+    body = endpoint.bodies[0]
     *before, last = body["messages"]
     assert [turn["role"] for turn in before] == ["user", "assistant"] * 3
     assert all("Input: " in turn["content"] for turn in before[::2])

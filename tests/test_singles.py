@@ -10,7 +10,7 @@ from mop.metrics import exact_match
 from mop.search.generalist import DEFAULT_INSTRUCTION
 from mop.search.problem import Problem
 from mop.search.proposers import Candidate
-from mop.search.singles import single_prompts
+from mop.search.singles import crossed_prompts, kinds_raced, single_prompts
 
 WRITTEN = [Candidate(f"Add the numbers, way {number}.", "demos") for number in range(1, 5)]
 
@@ -42,42 +42,74 @@ def test_without_an_instruction_of_the_user_written_ones_are_raced_with_demos_at
 
 
 def test_without_an_instruction_a_closed_set_of_answers_is_shown_whole_before_written_ones() -> None:
-    assert raced(None, 3, answers=5) == [("given", "random"), ("given", "wide"), ("1", "random")]
+    assert raced(None, 4, answers=5) == [("given", "random"), ("given", "wide"), ("given", "no"), ("1", "random")]
 
 
-@pytest.mark.parametrize("description", [None, "Add them."])
-@pytest.mark.parametrize("answers", [5, 60])
-def test_every_kind_of_prompt_is_raced_and_a_fifth_are_further_sets_of_demos(
-    description: str | None, answers: int
+def kinds(arms: int, *, described: bool = False, closed: bool = False, wide: bool = False) -> list[tuple[int, str]]:
+    """The kinds raced with six written instructions."""
+    return kinds_raced(6, arms, described=described, closed=closed, wide=wide, demos=True, halved=True)
+
+
+@pytest.mark.parametrize("arms", [15, 16])
+@pytest.mark.parametrize("described", [False, True])
+@pytest.mark.parametrize(("closed", "wide"), [(False, False), (True, False), (True, True)])
+def test_a_race_of_the_usual_size_has_written_ones_with_many_few_and_no_demos_and_further_draws(
+    arms: int, described: bool, closed: bool, wide: bool
 ) -> None:
-    own = {"random", "few", "spread"} | ({"wide", "unlisted"} if answers == 5 else set())
-    own |= {"no"} if description else set()
-    found = raced(description, 20, answers)
-    first, further = found[: len(own) + 2 * len(WRITTEN)], found[len(own) + 2 * len(WRITTEN) :]
+    found = kinds(arms, described=described, closed=closed, wide=wide)
+    assert len(found) == arms
+    first = found[:-3]
     assert len(set(first)) == len(first)
-    assert {kind for name, kind in first if name == "given"} == own
-    assert {one for one in first if one[0] != "given"} == {
-        *((str(n), "no") for n in range(1, 5)), ("1", "random"), ("2", "few"), ("3", "random"), ("4", "few"),
-    }  # fmt: skip
-    turns = ["given", "1", "given", "2", "given", "3", "given", "4", "given"]
-    kinds = ["few", "few", "random", "random", "few", "few", "random", "random", "few"]
-    assert len(further) >= 4
-    assert further == list(zip(turns, kinds, strict=True))[: len(further)]
+    written = [kind for which, kind in first if which]
+    assert {"random", "few", "no"} <= set(written)
+    assert len({which for which, _ in first if which}) >= (4 if described else 6)
+    assert (0, "no") in first or not (described or closed)
+    assert {(0, "random"), (0, "few")} <= set(first)
+    if described:
+        assert (0, "spread") in first
+    assert found[-3:] == [(0, "few"), (1, "few"), (0, "random")]
+
+
+def test_where_the_model_wrote_nothing_the_plain_instruction_is_raced_without_demos_too() -> None:
+    found = kinds_raced(0, 16, described=False, closed=False, wide=False, demos=True, halved=True)
+    assert {kind for _, kind in found} == {"random", "few", "no", "spread"}
+
+
+@pytest.mark.parametrize(("demo_tokens", "max_demos"), [(200, 8), (10, 1)])
+def test_where_half_of_the_demos_would_be_none_or_all_no_prompt_has_few(demo_tokens: int, max_demos: int) -> None:
+    examples = tuple(Example(f"{'word ' * demo_tokens}{number}", (f"answer {number}",)) for number in range(60))
+    vectors = np.eye(60, dtype=np.float32)
+    task = Problem(examples[:40], examples[40:], vectors[:40], vectors[40:], exact_match, 0, None)
+    given, limits = Candidate(DEFAULT_INSTRUCTION, "given"), {"max_demos": max_demos, "token_budget": 350}
+    found = single_prompts(task, [given, *WRITTEN], arms=15, **limits)
+    assert {one.demos for one in found} == {"random", "no", "spread"}
+    assert all(bool(one.prompt.demos) == (one.demos != "no") for one in found)
+    assert len(found) >= 14, "no arm is lost as the same prompt"
+    crossed = crossed_prompts(task, found[:1], arms=7, turn=0, **limits)
+    assert len(crossed) == 7
+    assert all(one.prompt.demos for one in crossed)
+
+
+def test_where_few_demos_won_fresh_ones_are_few() -> None:
+    task, given = problem("Add them.", 60), Candidate("Add them.", "given")
+    limits = {"max_demos": 8, "token_budget": 10_000}
+    few = next(one for one in single_prompts(task, [given], arms=9, **limits) if one.demos == "few")
+    many = next(one for one in single_prompts(task, [given], arms=9, **limits) if one.demos == "random")
+    assert {len(one.prompt.demos) for one in crossed_prompts(task, [few], arms=7, turn=0, **limits)} == {4}
+    assert {len(one.prompt.demos) for one in crossed_prompts(task, [many], arms=7, turn=0, **limits)} == {8}
 
 
 def test_few_demos_are_half_as_many_in_half_the_tokens() -> None:
     given = Candidate("Add them.", "given")
 
     def demos(max_demos: int, token_budget: int) -> dict[str, tuple[int, int]]:
-        found = single_prompts(
-            problem("Add them.", 60), [given], arms=9, max_demos=max_demos, token_budget=token_budget
-        )
+        limits = {"max_demos": max_demos, "token_budget": token_budget}
+        found = single_prompts(problem("Add them.", 60), [given], arms=9, **limits)
         shown = {one.demos: one.prompt.demos for one in found}
         return {kind: (len(some), sum(demo.tokens for demo in some)) for kind, some in shown.items()}
 
     assert demos(8, 10_000)["random"][0] == 8
     assert demos(8, 10_000)["few"][0] == 4
-    assert demos(1, 10_000)["few"][0] == 1
     narrow = demos(40, 200)
     assert 0 < narrow["few"][1] <= 100 < narrow["random"][1] <= 200
 
