@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mop.embeddings.encoders import Vectors
 from mop.embeddings.large import CHUNK
@@ -48,13 +49,13 @@ def fit_projection(vectors: Vectors, answers: Sequence[str], *, shrinkage: float
     return np.vstack([linear, offset]).astype(np.float32)
 
 
-def project(vectors: Vectors, projection: Vectors | None) -> Vectors:
+def project(vectors: Vectors, projection: Vectors | NDArray[np.float64] | None) -> Vectors:
     """Return ``vectors`` in the projection, unit-norm again; unchanged if there is none."""
     if projection is None:
         return vectors
     # In double precision: after rounding, a row is the same whatever the number of rows and of threads, by which the
     # library splits its sums.
-    exact = projection.astype(np.float64)
+    exact = np.asarray(projection, np.float64)
     found = np.empty((len(vectors), projection.shape[1]), np.float32)
     for start in range(0, len(vectors), CHUNK):
         rows = vectors[start : start + CHUNK].astype(np.float64) @ exact[:-1] + exact[-1]

@@ -61,11 +61,16 @@ class Router:
 
         return RoutingIndex(self.centroids)
 
+    @cached_property
+    def _exact_projection(self) -> NDArray[np.float64] | None:
+        # `project` needs it in double precision: to convert it takes longer than to project one vector.
+        return None if self.projection is None else self.projection.astype(np.float64)
+
     def route(self, vectors: Vectors) -> list[Route]:
         """Return the route of each row of ``vectors``, which are the encoder's: shape (queries, dimension)."""
         from mop.embeddings.projection import project
 
-        projected = project(vectors, self.projection)
+        projected = project(vectors, self._exact_projection)
         closest_centroid = self._index.nearest(projected)
         nearest = self._chosen(projected, closest_centroid)
         retrieved: list[tuple[Demo, ...]]
