@@ -35,10 +35,11 @@ def settings(server: FakeEndpoint, budget: str, **more: object) -> Settings:
     return make_settings({**options, "encoder": f"endpoint:words@{server.base_url}"}, environment={})
 
 
-@pytest.mark.parametrize("budget", ["40k tokens", "120k tokens", "0.01 USD"])
-async def test_a_cap_on_tokens_or_money_is_used_and_not_passed(budget: str) -> None:
+# Where one expert wins the race of layouts a search has soon tried all that it knows, so the largest cap has a number.
+@pytest.mark.parametrize(("budget", "experts"), [("40k tokens", None), ("120k tokens", 12), ("0.01 USD", None)])
+async def test_a_cap_on_tokens_or_money_is_used_and_not_passed(budget: str, experts: int | None) -> None:
     with FakeEndpoint(unsure, record=False) as server:
-        chosen, used = settings(server, budget), Run()
+        chosen, used = settings(server, budget, experts=experts), Run()
         await aoptimize(splits(), chosen, ledger=Ledger.in_memory(), used=used)
     spent = used.spend.tokens if chosen.tokens else used.spend.usd
     cap = chosen.tokens or chosen.usd
