@@ -10,6 +10,7 @@ ledger.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ async def measure(session: Session) -> Learned:
     return learned
 
 
-async def _run(options: Any) -> list[dict[str, Any]]:
+async def _run(options: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     for task in choose_tasks(Path(options.data), options.tasks.split(",")):
         # Both questions, and a third of the budget at most for instructions: see `mop.search.plan.Plan.of`.

@@ -25,8 +25,7 @@ from mop.seeds import stream
 #: The wide prompt may take this many times an expert's tokens, whatever the limit on its number of demos: it is cached
 #: as well, so length is cheap for it.
 WIDE_FACTOR = 4
-#: Kinds of randomly drawn demos: as many as fit, or half as many in half the tokens. On some tasks more demos help, on
-#: others they drown the instruction.
+#: Kinds of randomly drawn demos: as many as fit, or half as many in half the tokens.
 DRAWN = ("random", "few")
 
 
