@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import Cell, Place, run_cell
+from benchmarks.preflight import check
 from benchmarks.progress import progress
 from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
@@ -145,7 +146,8 @@ def _differs(method: str, name: str, value: str) -> bool:
 def run_grid(cells: Sequence[Cell], place: Place, results: Results, workers: Workers) -> list[Failed]:
     """Run the cells that ``results`` doesn't hold yet, and return those that could not be finished.
 
-    Raises ModelUnavailable if the endpoint is gone, because the other cells would fail as well.
+    Raises ModelUnavailable if the endpoint is gone, because the other cells would fail as well; and what
+    `benchmarks.preflight.check` finds on this machine, unless a cluster does the work.
     """
     from joblib import Parallel, delayed
 
@@ -155,6 +157,8 @@ def run_grid(cells: Sequence[Cell], place: Place, results: Results, workers: Wor
         if cell.key not in finished:
             chains.setdefault(cell.task, []).append(cell)
     wanted = {cell.key for cell in cells}
+    if workers.scheduler is None:
+        check([cell for chain in chains.values() for cell in chain], place)
     with progress(results, wanted), _backend(workers) as (options, parent):
         failures = Parallel(**options)(
             delayed(run_chain)(chain, place, str(results.path), parent) for chain in chains.values()

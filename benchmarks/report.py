@@ -262,7 +262,7 @@ def _score(cell: dict[int, Record], failures: dict[int, Record]) -> str:
     low, high = interval_of(cell)
     if len(cell) == 1:
         return f"{mean:.3f} [{low:.2f}, {high:.2f}]{missing}"
-    return f"{mean:.3f} ± {(high - low) / 2:.3f}{missing}"
+    return f"{mean:.3f} ± {(high - low) / 2:.3f} ({len(cell)} seeds){missing}"
 
 
 def _failure_table(failed: Scores) -> str:

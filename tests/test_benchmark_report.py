@@ -298,7 +298,7 @@ def test_seconds_are_no_part_of_the_tables() -> None:
 
 def test_several_seeds_have_a_t_interval_and_one_seed_that_of_its_examples() -> None:
     several = report([record("a", "ape", seed, right) for seed, right in enumerate((10, 12, 14))])
-    assert "| 0.600 ± 0.248 |" in several  # 0.1 / sqrt(3) * 4.303
+    assert "| 0.600 ± 0.248 (3 seeds) |" in several  # 0.1 / sqrt(3) * 4.303
     assert "| 0.500 [0.30, 0.70] |" in report([record("a", "ape", 0, 10)])
 
 
@@ -336,7 +336,7 @@ def test_pairs_of_a_method_without_results_are_refused_with_those_that_have_some
 def test_the_interval_of_several_seeds_is_the_same_for_tables_and_pictures() -> None:
     cell = {seed: record("a", "ape", seed, right) for seed, right in enumerate((10, 12, 14))}
     low, high = interval_of(cell)
-    assert f"| 0.600 ± {(high - low) / 2:.3f} |" in report(list(cell.values()))
+    assert f"| 0.600 ± {(high - low) / 2:.3f} (3 seeds) |" in report(list(cell.values()))
     assert (low + high) / 2 == pytest.approx(0.6)
     assert interval_of({0: cell[0]}) == (
         proportion_interval(cell[0]["scores"]).low,

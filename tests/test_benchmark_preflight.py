@@ -1,0 +1,62 @@
+"""The grid's preflight: what would fail every cell is one error, before any cell begins and before a call is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_endpoint import FakeEndpoint
+from simulated import nearest_demo_answer, task
+
+from benchmarks.__main__ import main
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "shapes"
+    folder.mkdir(parents=True)
+    rows = [{"input": one.input, "output": list(one.outputs)} for one in task(6, 0)]
+    (folder / "states.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    listed = {"states": {"files": {"states.jsonl": len(rows)}, "metric": "exact_match"}}
+    (folder / "tasks.json").write_text(json.dumps(listed), encoding="utf-8")
+    return folder.parent
+
+
+@pytest.fixture
+def endpoint() -> Iterator[FakeEndpoint]:
+    with FakeEndpoint(nearest_demo_answer) as served:
+        yield served
+
+
+def run(data: Path, endpoint: FakeEndpoint, *more: str) -> int:
+    options = {"data": data, "tasks": "states", "methods": "zero-shot,mop", "model": "simulated"}
+    options |= {"base-url": endpoint.base_url, "out": data / "results.jsonl"}
+    return main(["run", *(f"--{name}={value}" for name, value in options.items()), *more])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--encoder=local/all-minilm-l7-v2"], "all-minilm-l6-v2"),
+        (["--encoder=no/such-encoder"], "no/such-encoder"),
+        (["--budget=2 USD"], "price of model 'simulated'"),
+        (["--budget=2 USD", "--proposer=other"], "price of model 'other'"),
+    ],
+)
+def test_what_would_fail_every_cell_is_said_once(
+    more: list[str],
+    message: str,
+    data: Path,
+    endpoint: FakeEndpoint,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MOP_API_KEY", "key")
+    assert run(data, endpoint, *more) != 0
+    said = capsys.readouterr().err
+    assert said.count("error:") == 1
+    assert message in said
+    assert endpoint.served == 0
+    assert not (data / "results.jsonl").exists()
