@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,6 @@ from mop.seeds import stream
 
 #: Up to so many vectors all of them are clustered, several times over.
 LARGE = 50_000
-#: Rows of distances that are computed at a time.
-_ROWS = 4_096
 
 
 @dataclass(frozen=True)
@@ -39,22 +36,11 @@ class Regions:
     def __len__(self) -> int:
         return len(self.centroids)
 
-    @cached_property
-    def _exact(self) -> NDArray[np.float64]:
-        return self.centroids.astype(np.float64)
-
     def distances(self, vectors: Vectors) -> Vectors:
         """Return squared Euclidean distances, shape (len(vectors), regions)."""
-        # In double precision, as in `mop.embeddings.projection.project`: after rounding, a row is the same whatever the
-        # number of rows and of threads. In parts, so that no large table is in memory in double precision.
-        centroids = self._exact
-        squares = (centroids**2).sum(1)[None, :]
-        found = np.empty((len(vectors), len(centroids)), np.float32)
-        for start in range(0, len(vectors), _ROWS):
-            rows = vectors[start : start + _ROWS].astype(np.float64)
-            exact = (rows**2).sum(1)[:, None] + squares - 2 * (rows @ centroids.T)
-            found[start : start + _ROWS] = np.maximum(exact, 0)
-        return found
+        cross = vectors @ self.centroids.T
+        squares = (vectors**2).sum(1)[:, None] + (self.centroids**2).sum(1)[None, :]
+        return np.asarray(np.maximum(squares - 2 * cross, 0), dtype=np.float32)
 
     def assign(self, vectors: Vectors) -> NDArray[np.intp]:
         """Return the nearest region of each vector; ties go to the lowest index."""

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mop.embeddings.encoders import Vectors
 from mop.embeddings.regions import Regions, find_regions
@@ -87,15 +86,6 @@ def test_the_number_of_threads_does_not_change_the_regions() -> None:
         for threads in ("1", "4")
     }
     assert len(found) == 1
-
-
-def test_neither_the_number_of_rows_nor_of_threads_changes_a_distance() -> None:
-    vectors, regions = unit(300, 1, 384), Regions(unit(24, 2, 384))
-    with threadpool_limits(2):
-        whole = regions.distances(vectors)
-    with threadpool_limits(1):
-        np.testing.assert_array_equal(whole, np.vstack([regions.distances(row[None]) for row in vectors]))
-        np.testing.assert_array_equal(whole, regions.distances(vectors))
 
 
 def test_a_small_group_is_dissolved_into_its_neighbours() -> None:

@@ -6,10 +6,7 @@ Knows nothing of how close two wordings are: an output that is neither is only c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from decimal import Context, Decimal
-from itertools import pairwise
-from string import ascii_letters, whitespace
 
 from mop.metrics.normalise import NUMBER, is_same
 
@@ -101,8 +98,6 @@ _REJECTED_AFTER = re.compile(
     r"\s*(?:(?:(?:is|are|was)\s+)?(?:not|wrong|incorrect|false)\b|(?:isn't|aren't|cannot|can't)\b"
     rf"|(?:\bor\b|\band\b|,)\s*{_OTHER})"
 )
-_REASON = re.compile(r"\b(?:because|since|as|for|while|whereas|but|although|unlike|so)\b", re.IGNORECASE)
-_WITHOUT_LETTERS = str.maketrans("", "", ascii_letters + whitespace)
 #: Characters on each side of a letter in which words can announce or reject it.
 _WINDOW = 60
 
@@ -113,9 +108,8 @@ def multiple_choice(prediction: str, output: str) -> float:
     An output names its option as "B", "(B)", "B." or "B. Paris". The reply chooses, in this order of precedence,
     the letter that is all of it, the last letter that it announces ("the answer is B"), the letter that it starts
     with, or the only letter in brackets. Letters that it rejects ("(A) is wrong") don't count, and a reply that
-    names several or none chooses nothing, even if it starts with one, as a repeated list of the options does: it is
-    never given a letter by guess. An output that names no option, such as the option's text as a second accepted
-    output, asks for an exact match.
+    names several or none chooses nothing: it is never given a letter by guess. An output that names no option, such
+    as the option's text as a second accepted output, asks for an exact match.
     """
     named = _ONLY.fullmatch(output) or _HEADED.fullmatch(output)
     if named is None:
@@ -132,24 +126,10 @@ def _chosen(reply: str) -> str | None:
     announced = [mention for mention in mentions if _ANNOUNCEMENT.search(_before(mention))]
     if announced:
         return _letter(announced[-1])
-    if _is_list(mentions):
-        return None
     if mentions and _LEAD.fullmatch(text[: mentions[0].start()]):
         return _letter(mentions[0])
     bracketed = {_letter(mention) for mention in mentions if mention[0][0] in "(["}
     return bracketed.pop() if len(bracketed) == 1 else None
-
-
-def _is_list(mentions: Sequence[re.Match[str]]) -> bool:
-    """Whether the mentions are the options of a question that is repeated: A, B, …, each in the same brackets."""
-    letters = [_letter(mention) for mention in mentions]
-    if len(letters) < 2 or letters != [chr(ord("A") + place) for place in range(len(letters))]:
-        return False
-    if len({mention[0].translate(_WITHOUT_LETTERS) for mention in mentions}) > 1:
-        return False
-    text = mentions[0].string
-    gaps = [text[one.end() : other.start()] for one, other in pairwise(mentions)]
-    return all("\n" in gap for gap in gaps) or (len(letters) > 2 and not any(map(_REASON.search, gaps)))
 
 
 def _rejected(mention: re.Match[str]) -> bool:
