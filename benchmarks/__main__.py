@@ -23,7 +23,7 @@ from benchmarks.cells import Place
 from benchmarks.grid import Workers, describe, plan_cells, run_grid
 from benchmarks.plotting import FORMATS
 from benchmarks.quoting import quote_in
-from benchmarks.report import KINDS, PAIRED, report, table
+from benchmarks.report import AGAINST_ONE, KINDS, PAIRED, report, table
 from benchmarks.results import Results
 from benchmarks.routing import BOUNDS, ROUTINGS
 from benchmarks.tasks import task_ids
@@ -109,6 +109,8 @@ def run_command(given: argparse.Namespace) -> int:
 def report_command(given: argparse.Namespace) -> int:
     if given.of is not None and given.table not in PAIRED:
         raise DataError(f"--of chooses pairs of methods; give --table {' or --table '.join(PAIRED)} with it.")
+    if given.table in AGAINST_ONE and given.of is None:
+        raise DataError(f"--table {given.table} compares one method with the others; name it with --of.")
     records, failed = _read(given.results)
     text = table(records, given.table, failed, given.of) if given.table else report(records, failed)
     if given.out is None:
@@ -275,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_argument("--out", help="folder for report.md and pictures; without it the tables go to standard output")
     tables.add_argument("--table", choices=KINDS, help="one kind of table alone")
     tables.add_argument(
-        "--of", metavar="METHOD", help="with --table pairs or bootstrap: this method against the others"
+        "--of", metavar="METHOD", help=f"with --table {' or '.join(PAIRED)}: this method against the others"
     )
     tables.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the pictures [svg]")
     quotes = commands.add_parser("tables", help="bring the tables that texts quote up to date, with their commands")

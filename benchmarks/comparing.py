@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from mop.errors import DataError
-from mop.stats import Interval, paired_difference, proportion_interval
+from mop.stats import Interval, PairedDifference, paired_difference, proportion_interval
 
 Record = Mapping[str, Any]
 #: Means of scores are sums of at most some thousand numbers; they differ by less than this by rounding alone.
@@ -45,12 +45,26 @@ class Pair:
         return self.wins + self.ties + self.losses
 
 
-def compare(scores: Scores, first: str, second: str) -> Pair | None:
-    """Compare two methods on the tasks and seeds that both have; None if there are none.
+@dataclass(frozen=True)
+class TaskPair:
+    """How the first of two methods did against the second on one task.
+
+    ``difference`` is the mean over seeds of the first's score minus the second's, ``paired`` the same over distinct
+    test inputs with its 95 % interval, and ``outcome`` 1 for a win, 0.5 for a tie and 0 for a loss.
+    """
+
+    task: str
+    difference: float
+    paired: PairedDifference
+    outcome: float
+
+
+def by_task(scores: Scores, first: str, second: str) -> list[TaskPair]:
+    """Compare two methods on each task and the seeds that both have.
 
     Raises DataError if they learned from different examples or were tested on different ones.
     """
-    outcomes, differences, sure = [], [], []
+    found = []
     for task in sorted(scores):
         seeds = sorted(set(scores[task].get(first, {})) & set(scores[task].get(second, {})))
         if not seeds:
@@ -69,12 +83,20 @@ def compare(scores: Scores, first: str, second: str) -> Pair | None:
         paired = paired_difference([a[name] for name in a], [b[name] for name in a])
         # Half an example exactly is no tie, whichever way sums of decimal fractions are rounded.
         tied = abs(difference) < 0.5 / max(len(record["scores"]) for record in ours) - ROUNDING
-        outcomes.append(0.5 if tied else float(difference > 0))
-        differences.append(difference)
-        sure.append((paired.low > 0) - (paired.high < 0))
-    if not outcomes:
+        found.append(TaskPair(task, difference, paired, 0.5 if tied else float(difference > 0)))
+    return found
+
+
+def compare(scores: Scores, first: str, second: str) -> Pair | None:
+    """Compare two methods on the tasks and seeds that both have; None if there are none.
+
+    Raises DataError as `by_task` does.
+    """
+    tasks = by_task(scores, first, second)
+    if not tasks:
         return None
-    values = np.array(outcomes)
+    values = np.array([one.outcome for one in tasks])
+    differences = tuple(one.difference for one in tasks)
     return Pair(
         wins=int((values == 1).sum()),
         ties=int((values == 0.5).sum()),
@@ -82,10 +104,10 @@ def compare(scores: Scores, first: str, second: str) -> Pair | None:
         win_rate=float(values.mean()),
         interval=wilson(float(values.sum()), len(values)),
         difference=float(np.mean(differences)),
-        sure_wins=sure.count(1),
-        sure_losses=sure.count(-1),
-        outcomes=tuple(outcomes),
-        differences=tuple(differences),
+        sure_wins=sum(one.paired.low > 0 for one in tasks),
+        sure_losses=sum(one.paired.high < 0 for one in tasks),
+        outcomes=tuple(one.outcome for one in tasks),
+        differences=differences,
     )
 
 

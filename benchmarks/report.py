@@ -11,7 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.comparing import Pair, average_ranks, compare, interval_of, mean_over_seeds, shared_tasks
+from benchmarks.comparing import (
+    Pair,
+    TaskPair,
+    average_ranks,
+    by_task,
+    compare,
+    interval_of,
+    mean_over_seeds,
+    shared_tasks,
+)
 from mop.errors import DataError
 from mop.search.ablations import CHOICES
 from mop.search.methods import METHODS, PARTICULAR
@@ -20,9 +29,10 @@ from mop.stats import bootstrap_interval
 #: Options that belong to a method; others are conditions that all methods share.
 OWN = (*PARTICULAR, *CHOICES, "routing")
 #: Kinds of tables.
-KINDS = ("scores", "failed", "pairs", "bootstrap", "methods", "routing")
-#: Those of them that compare methods two by two.
-PAIRED = ("pairs", "bootstrap")
+KINDS = ("scores", "failed", "pairs", "bootstrap", "differences", "methods", "routing")
+#: Those of them that compare methods two by two, and those that compare one with all others and need its name.
+PAIRED = ("pairs", "bootstrap", "differences")
+AGAINST_ONE = ("differences",)
 Record = dict[str, Any]
 #: Scores of one condition: task → method → seed → line of results.
 Scores = dict[str, dict[str, dict[int, Record]]]
@@ -43,6 +53,9 @@ The interval covers the choice of test inputs, not that of tasks, and no correct
 
 The table **bootstrap** has the same pairs with percentile intervals over tasks drawn anew, 4,000 times. Those of few
 tasks are too narrow, and shrink to a point where all tasks agree, as Wilson's don't.
+
+The table **differences** (`--table differences --of METHOD`) has the paired difference of one method to each other on
+every task, with its 95 % interval over distinct test inputs.
 
 Ranks are averaged over the tasks that all methods have under the same seeds, 1 for the best; equal scores share their
 ranks. A method that finished no cell counts for nothing here. Calls and tokens of the search are means over cells,
@@ -189,6 +202,8 @@ def _tables(section: Section, of: str | None = None) -> dict[str, str]:
         if drawn := _bootstrap_rows(scores, pairs):
             head = ["method", "against", "tasks", "win rate", "95 % over tasks", "mean difference", "95 % over tasks"]
             found["bootstrap"] = _table(head, drawn)
+        if of is not None:
+            found["differences"] = _difference_table(scores, pairs)
     found["methods"] = _method_table(scores, methods)
     if routing := _routing_rows(scores, methods):
         head = ["method", "cells", "score", "random expert", "examples", "routed", "any expert", "oracle"]
@@ -326,6 +341,21 @@ def _bootstrap_rows(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[li
             ]
         )
     return rows
+
+
+def _difference_table(scores: Scores, pairs: Sequence[tuple[str, str]]) -> str:
+    """Return the paired difference on each task with its interval over distinct inputs, a column for each pair."""
+    columns = [{one.task: one for one in by_task(scores, first, second)} for first, second in pairs]
+    rows = [
+        [task, *(_difference(column[task]) if task in column else "—" for column in columns)]
+        for task in sorted(scores)
+        if any(task in column for column in columns)
+    ]
+    return _table(["task", *(f"{first} − {second}" for first, second in pairs)], rows)
+
+
+def _difference(pair: TaskPair) -> str:
+    return f"{pair.difference:+.2f} [{pair.paired.low:+.2f}, {pair.paired.high:+.2f}]"
 
 
 def _shared(scores: Scores, methods: Sequence[str]) -> tuple[list[str], list[str]]:

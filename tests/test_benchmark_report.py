@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.comparing import average_ranks, compare, interval_of, shared_tasks, wilson
 from benchmarks.report import report
 from benchmarks.report import table as table_of
 from mop.errors import DataError
-from mop.stats import proportion_interval
+from mop.stats import paired_difference, proportion_interval
 
 Scores = dict[str, dict[str, dict[int, dict[str, Any]]]]
 
@@ -269,6 +270,27 @@ def test_pairs_have_bootstrap_intervals_over_tasks() -> None:
         shown = [float(bound) for bound in cell.strip("[]").split(",")]
         assert shown == pytest.approx(exact, abs=0.03 * scale)
     assert not table_of([row for row in both if row["task"] == "a"], "bootstrap"), "one task has no spread"
+
+
+def test_differences_on_each_task_have_the_interval_that_makes_wins_sure() -> None:
+    results = {"a": {"mop": 18, "ape": 2, "knn": 18}, "b": {"mop": 10, "ape": 11}}
+    rows = [record(task, method, 0, right) for task, found in results.items() for method, right in found.items()]
+    lines = table_of(rows, "differences", of="ape").splitlines()
+    assert lines[0] == "| task | ape − mop | ape − knn |"
+    sure = paired_difference(rows[1]["scores"], rows[0]["scores"])
+    assert lines[2] == f"| a | -0.80 [{sure.low:+.2f}, {sure.high:+.2f}] | -0.80 [{sure.low:+.2f}, {sure.high:+.2f}] |"
+    assert sure.high < 0
+    assert lines[3].startswith("| b | +0.05 [-")
+    assert lines[3].endswith("] | — |"), "knn was not run on b"
+    assert not table_of(rows, "differences"), "it compares one method with the others"
+
+
+@pytest.mark.parametrize("more", [["--table=differences"], ["--of=mop"], ["--table=scores", "--of=mop"]])
+def test_a_table_against_one_method_and_that_method_go_together(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "results.jsonl", *more]) != 0
+    assert "--of" in capsys.readouterr().err
 
 
 def test_equal_scores_share_their_ranks() -> None:
