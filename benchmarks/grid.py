@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import Cell, Place, run_cell
+from benchmarks.parent import end_with
 from benchmarks.preflight import check
 from benchmarks.progress import progress
 from benchmarks.results import Results
@@ -173,7 +171,7 @@ def run_chain(cells: Sequence[Cell], place: Place, results: str, parent: int | s
     cluster it is the id of Dask's client: when that one is gone, no further cell begins.
     """
     if isinstance(parent, int) and parent != os.getpid():
-        _end_with(parent)
+        end_with(parent)
     failed = []
     file = Results(results)
     for cell in cells:
@@ -190,18 +188,6 @@ def run_chain(cells: Sequence[Cell], place: Place, results: str, parent: int | s
             file.add_failed({**cell.conditions(), "failed": _public(type(error).__name__, str(error), place)})
             print(f"{describe(cell)} failed: {said}", file=sys.stderr, flush=True)
     return failed
-
-
-@cache
-def _end_with(parent: int) -> None:
-    """Let this process end when its parent has: a grid that was killed must not go on spending money unseen."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _public(kind: str, message: str, place: Place) -> dict[str, str]:

@@ -8,6 +8,7 @@ repeated, and one that was interrupted goes on (its seconds then lack the time b
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import Cell, Place, run_cell
+from benchmarks.parent import end_with
 from benchmarks.plotting import MARKERS, drawing
+from benchmarks.preflight import check
 from benchmarks.results import Results
 from mop.errors import ModelError, MopError
 
@@ -44,10 +47,11 @@ def numbers(text: str) -> list[int]:
 def run_sweep(cells: Sequence[Cell], place: Place, folder: Path) -> list[Record]:
     """Run each cell in a process of its own and return the lines of results, in the order of the cells.
 
-    Raises the error that a cell ends with.
+    Raises the error that a cell ends with, and what `benchmarks.preflight.check` finds.
     """
     results = Results(folder / "sweep.jsonl")
     finished = results.read()
+    check([cell for cell in cells if cell.key not in finished], place)
     records = []
     for cell in cells:
         if cell.key not in finished:
@@ -64,7 +68,7 @@ def _alone(cell: Cell, place: Place) -> Record:
     # A fresh interpreter: a forked one would begin with this one's memory.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(cell, place, theirs))
+    process = context.Process(target=_measured, args=(cell, place, theirs, os.getpid()))
     process.start()
     theirs.close()
     try:
@@ -80,12 +84,15 @@ def _alone(cell: Cell, place: Place) -> Record:
     return dict(said)
 
 
-def _measured(cell: Cell, place: Place, result: Any) -> None:
+def _measured(cell: Cell, place: Place, result: Any, parent: int) -> None:
+    end_with(parent)
     try:
         record = run_cell(cell, place)
     except MopError as error:
         result.send(error)
         return
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # the sweep gets the interrupt too, and says so
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.
     result.send({**record, "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10))})

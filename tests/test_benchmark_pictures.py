@@ -1,4 +1,4 @@
-"""Pictures, quoted tables, figures of a mixture and sweeps: drawn from small results, as their user has them drawn."""
+"""Pictures, quoted tables, figures of a mixture: drawn from small results, as their user has them drawn."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from data_folder import write_task
 from fake_endpoint import FakeEndpoint
 from simulated import nearest_demo_answer, task
 from test_benchmark_report import record
@@ -17,7 +18,6 @@ from benchmarks.figures import agreement, spearman
 from benchmarks.plotting import drawing
 from benchmarks.quoting import END, quoted
 from benchmarks.results import Results
-from benchmarks.sweep import numbers
 from mop.artifact import load
 from mop.errors import DataError, SettingsError
 
@@ -157,18 +157,12 @@ def test_a_table_alone_and_a_quoted_one_show_failed_cells(
     assert "| zzz | exact_match | — | failed |" in text.read_text(encoding="utf-8")
 
 
-# --- figures of a mixture, and sweeps, as a user runs them
+# --- figures of a mixture, as a user has them drawn
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "own"
-    folder.mkdir()
-    rows = [{"input": one.input, "output": list(one.outputs)} for one in task(10)]
-    (folder / "states.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    index = {"states": {"files": {"states.jsonl": len(rows)}, "metric": "exact_match"}}
-    (folder / "tasks.json").write_text(json.dumps(index), encoding="utf-8")
-    return folder
+    return write_task(tmp_path_factory.mktemp("data") / "own", "states", task(10))
 
 
 def moody(messages: list[dict[str, str]]) -> str:
@@ -238,36 +232,3 @@ def test_ranks_agree_disagree_or_are_none() -> None:
     assert spearman(rising, rising**2) == pytest.approx(1)
     assert spearman(rising, -rising) == pytest.approx(-1)
     assert spearman(rising, np.zeros(3)) is None
-
-
-def test_a_sweep_measures_every_run_alone_and_repeats_none(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with FakeEndpoint(nearest_demo_answer) as endpoint:
-        command = ["sweep", "--data", str(data), "--base-url", endpoint.base_url, "--test", "10", "--task", "states"]
-        command += ["--experts", "2", "--encoders", "tfidf", "--budget", "60", "--model", "simulated"]
-        command += ["--out", str(tmp_path / "sweep")]
-        assert main(command) == 0
-        served, first = endpoint.served, capsys.readouterr().out
-        assert main(command) == 0
-        assert endpoint.served == served
-        assert capsys.readouterr().out == first
-    rows = [line.split(" | ") for line in first.splitlines()[2:]]
-    assert [row[1] for row in rows] == ["2"]
-    assert all(int(row[-1].rstrip(" |")) > 50 for row in rows), "MiB of a process with NumPy"
-    assert (tmp_path / "sweep" / "sweep.svg").exists()
-
-
-def test_a_sweep_over_experts_of_a_method_that_learns_none_is_refused(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["sweep", "--data", str(data), "--task", "states", "--model", "simulated", "--out", str(tmp_path)]
-    assert main([*command, "--method", "ape", "--experts", "2..4"]) == SettingsError.exit_code
-    assert "ape does not learn several experts" in capsys.readouterr().err
-
-
-def test_numbers_are_a_list_or_a_range() -> None:
-    assert numbers("2..5,16,2") == [2, 3, 4, 5, 16]
-    for text in ("", "0", "x", "5..2", "2..x"):
-        with pytest.raises(ValueError, match=r".*"):
-            numbers(text)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from data_folder import write_task
 from fake_endpoint import FakeEndpoint
 from simulated import nearest_demo_answer, task
 
@@ -18,13 +18,7 @@ from mop.settings import DEFAULT_ENCODER
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data" / "shapes"
-    folder.mkdir(parents=True)
-    rows = [{"input": one.input, "output": list(one.outputs)} for one in task(6, 0)]
-    (folder / "states.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    listed = {"states": {"files": {"states.jsonl": len(rows)}, "metric": "exact_match"}}
-    (folder / "tasks.json").write_text(json.dumps(listed), encoding="utf-8")
-    return folder.parent
+    return write_task(tmp_path / "data" / "shapes", "states", task(6, 0)).parent
 
 
 @pytest.fixture
