@@ -3,6 +3,7 @@
     python -m benchmarks tasks --data DIR
     python -m benchmarks run --data DIR --methods mop,ape --tasks antonyms,bbh/* --seeds 0,1,2 --out results.jsonl
     python -m benchmarks report results.jsonl --out DIR
+    python -m benchmarks changes earlier.jsonl results.jsonl
     python -m benchmarks tables README.md
 
 benchmarks/README.md has the layout of the data folder and the meaning of every column.
@@ -159,6 +160,13 @@ def quote_command(given: argparse.Namespace) -> int:
     return 1 if changed and given.check else 0
 
 
+def changes_command(given: argparse.Namespace) -> int:
+    from benchmarks.changes import changes
+
+    sys.stdout.write(changes(_read([given.before])[0], _read([given.after])[0]))
+    return 0
+
+
 def tasks_command(given: argparse.Namespace) -> int:
     print("\n".join(task_ids(Path(given.data))))
     return 0
@@ -284,6 +292,10 @@ def _parser() -> argparse.ArgumentParser:
     quotes.set_defaults(command=quote_command)
     quotes.add_argument("files", nargs="+", metavar="FILE", help="Markdown such as README.md")
     quotes.add_argument("--check", action="store_true", help="change nothing; fail if a table is not up to date")
+    changed = commands.add_parser("changes", help="what another state of the same methods did, paired")
+    changed.set_defaults(command=changes_command)
+    changed.add_argument("before", metavar="BEFORE", help="result file of the earlier state")
+    changed.add_argument("after", metavar="AFTER", help="result file of the later one")
     figures = commands.add_parser("figures", help="the paper's first experiments on a learned mixture")
     figures.set_defaults(command=figures_command)
     figures.add_argument("mixture", help="a file of --mixtures")

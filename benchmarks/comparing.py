@@ -76,7 +76,7 @@ def by_task(scores: Scores, first: str, second: str) -> list[TaskPair]:
                 if one["splits_sha256"][split] != other["splits_sha256"][split]:
                     raise DataError(
                         f"{first} and {second} {what} different examples of {task}, seed {one['seed']}; "
-                        "results from different data don't belong into one file."
+                        "such results can't be compared, and don't belong into one file."
                     )
         a, b = mean_by_input(ours), mean_by_input(theirs)
         difference = mean_over_seeds(ours) - mean_over_seeds(theirs)

@@ -21,6 +21,7 @@ from benchmarks.comparing import (
     mean_over_seeds,
     shared_tasks,
 )
+from benchmarks.markdown import markdown
 from mop.errors import DataError
 from mop.search.ablations import CHOICES
 from mop.search.methods import METHODS, PARTICULAR
@@ -201,13 +202,13 @@ def _tables(section: Section, of: str | None = None) -> dict[str, str]:
         found["pairs"] = _pair_table(scores, len({*scores, *failed}), pairs)
         if drawn := _bootstrap_rows(scores, pairs):
             head = ["method", "against", "tasks", "win rate", "95 % over tasks", "mean difference", "95 % over tasks"]
-            found["bootstrap"] = _table(head, drawn)
+            found["bootstrap"] = markdown(head, drawn)
         if of is not None:
             found["differences"] = _difference_table(scores, pairs)
     found["methods"] = _method_table(scores, methods)
     if routing := _routing_rows(scores, methods):
         head = ["method", "cells", "score", "random expert", "examples", "routed", "any expert", "oracle"]
-        found["routing"] = _table(head, routing)
+        found["routing"] = markdown(head, routing)
     return found
 
 
@@ -266,7 +267,7 @@ def _score_table(scores: Scores, failed: Scores, methods: Sequence[str]) -> str:
             for method in methods
         ]
         rows.append([f"mean of the {len(shared)} tasks that all have", "", "", *means])
-    return _table(["task", "metric", "test", *methods], rows)
+    return markdown(["task", "metric", "test", *methods], rows)
 
 
 def _score(cell: dict[int, Record], failures: dict[int, Record]) -> str:
@@ -288,7 +289,7 @@ def _failure_table(failed: Scores) -> str:
                 error = record["failed"]
                 message = error["message"].replace("|", "\\|").replace("\n", " ")
                 rows.append([task, method, str(seed), error["type"], message])
-    return _table(["task", "method", "seed", "error", "message"], rows)
+    return markdown(["task", "method", "seed", "error", "message"], rows)
 
 
 def _pairs(methods: Sequence[str], of: str | None) -> list[tuple[str, str]]:
@@ -307,7 +308,7 @@ def _pair_table(scores: Scores, tasks: int, pairs: Sequence[tuple[str, str]]) ->
         else:
             rows.append([first, second, "0", *["—"] * 8, str(tasks)])
     head = ["method", "against", "tasks", "wins", "ties", "losses", "win rate", "95 %", "mean difference", "sure wins"]
-    return _table([*head, "sure losses", "left out"], rows)
+    return markdown([*head, "sure losses", "left out"], rows)
 
 
 def _pair_row(first: str, second: str, pair: Pair) -> list[str]:
@@ -347,14 +348,15 @@ def _difference_table(scores: Scores, pairs: Sequence[tuple[str, str]]) -> str:
     """Return the paired difference on each task with its interval over distinct inputs, a column for each pair."""
     columns = [{one.task: one for one in by_task(scores, first, second)} for first, second in pairs]
     rows = [
-        [task, *(_difference(column[task]) if task in column else "—" for column in columns)]
+        [task, *(difference_words(column[task]) if task in column else "—" for column in columns)]
         for task in sorted(scores)
         if any(task in column for column in columns)
     ]
-    return _table(["task", *(f"{first} − {second}" for first, second in pairs)], rows)
+    return markdown(["task", *(f"{first} − {second}" for first, second in pairs)], rows)
 
 
-def _difference(pair: TaskPair) -> str:
+def difference_words(pair: TaskPair) -> str:
+    """Return the difference on a task with its interval."""
     return f"{pair.difference:+.2f} [{pair.paired.low:+.2f}, {pair.paired.high:+.2f}]"
 
 
@@ -392,9 +394,4 @@ def _method_table(scores: Scores, methods: Sequence[str]) -> str:
         )
     head = ["method", "cells", "average rank", "search calls", "search prompt tokens"]
     head += ["search completion tokens", "prompt tokens a query", "completion tokens a query", "experts"]
-    return _table(head, rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return markdown(head, rows)

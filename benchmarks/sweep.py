@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import Cell, Place, run_cell
+from benchmarks.markdown import markdown
 from benchmarks.parent import end_with
 from benchmarks.plotting import MARKERS, drawing
 from benchmarks.preflight import check
@@ -31,6 +32,8 @@ PANELS = (
     ("search seconds", ("search", "seconds")),
     ("peak memory in MiB", ("peak_mib",)),
 )
+#: Of the table.
+HEAD = ("experts asked", "experts", "encoder", "accuracy", "search calls", "search tokens", "seconds", "peak MiB")
 
 
 def numbers(text: str) -> list[int]:
@@ -100,24 +103,22 @@ def _measured(cell: Cell, place: Place, result: Any, parent: int) -> None:
 
 def sweep_table(records: Sequence[Record]) -> str:
     """Return the sweep as a Markdown table."""
-    lines = [
-        "| experts asked | experts | encoder | accuracy | search calls | search tokens | seconds | peak MiB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for record in records:
         search = record["search"]
-        values = [
-            record["options"].get("experts", "—"),
-            record["experts"],
-            record["encoder"],
-            f"{record['score']:.3f}",
-            f"{search['calls']:,}",
-            f"{search['prompt_tokens'] + search['completion_tokens']:,}",
-            f"{search['seconds']:.1f}",
-            record["peak_mib"],
-        ]
-        lines.append("| " + " | ".join(map(str, values)) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(
+            [
+                record["options"].get("experts", "—"),
+                record["experts"],
+                record["encoder"],
+                f"{record['score']:.3f}",
+                f"{search['calls']:,}",
+                f"{search['prompt_tokens'] + search['completion_tokens']:,}",
+                f"{search['seconds']:.1f}",
+                record["peak_mib"],
+            ]
+        )
+    return markdown(HEAD, rows)
 
 
 def draw_sweep(records: Sequence[Record], path: Path) -> None:
