@@ -136,12 +136,11 @@ def _read(paths: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, An
     finished: dict[str, dict[str, Any]] = {}
     failed: dict[str, dict[str, Any]] = {}
     for path in paths:
-        results = Results(Path(path))
-        failures = {record["cell"]: record for record in results.failed()}
-        found = results.read()
-        if not found and not failures:
+        records = Results(Path(path)).all()
+        if not records:
             raise DataError(f"There are no results in {path}; run `python -m benchmarks run` first.")
-        finished, failed = {**found, **finished}, {**failures, **failed}
+        for record in records:
+            (failed if "failed" in record else finished).setdefault(record["cell"], record)
     return list(finished.values()), [record for cell, record in failed.items() if cell not in finished]
 
 
@@ -163,7 +162,10 @@ def quote_command(given: argparse.Namespace) -> int:
 def changes_command(given: argparse.Namespace) -> int:
     from benchmarks.changes import changes
 
-    sys.stdout.write(changes(_read([given.before])[0], _read([given.after])[0]))
+    before, after = (
+        [record for records in _read([path]) for record in records] for path in (given.before, given.after)
+    )
+    sys.stdout.write(changes(before, after))
     return 0
 
 

@@ -58,6 +58,11 @@ class TaskPair:
     paired: PairedDifference
     outcome: float
 
+    @property
+    def words(self) -> str:
+        """The difference with its interval."""
+        return f"{self.difference:+.2f} [{self.paired.low:+.2f}, {self.paired.high:+.2f}]"
+
 
 def by_task(scores: Scores, first: str, second: str) -> list[TaskPair]:
     """Compare two methods on each task and the seeds that both have.
@@ -76,7 +81,7 @@ def by_task(scores: Scores, first: str, second: str) -> list[TaskPair]:
                 if one["splits_sha256"][split] != other["splits_sha256"][split]:
                     raise DataError(
                         f"{first} and {second} {what} different examples of {task}, seed {one['seed']}; "
-                        "such results can't be compared, and don't belong into one file."
+                        "results from different data don't belong into one file."
                     )
         a, b = mean_by_input(ours), mean_by_input(theirs)
         difference = mean_over_seeds(ours) - mean_over_seeds(theirs)

@@ -10,7 +10,10 @@ from functools import cache
 
 @cache
 def end_with(parent: int) -> None:
-    """Let this process end when its parent has: a run that was killed must not go on spending money unseen."""
+    """Let this process end when its parent has: a run that was killed must not go on spending money unseen.
+
+    Windows does not tell that a parent has ended; there it does nothing.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -13,7 +13,6 @@ from typing import Any
 
 from benchmarks.comparing import (
     Pair,
-    TaskPair,
     average_ranks,
     by_task,
     compare,
@@ -21,20 +20,16 @@ from benchmarks.comparing import (
     mean_over_seeds,
     shared_tasks,
 )
+from benchmarks.conditions import Record, condition, in_order, label
 from benchmarks.markdown import markdown
 from mop.errors import DataError
-from mop.search.ablations import CHOICES
-from mop.search.methods import METHODS, PARTICULAR
 from mop.stats import bootstrap_interval
 
-#: Options that belong to a method; others are conditions that all methods share.
-OWN = (*PARTICULAR, *CHOICES, "routing")
 #: Kinds of tables.
 KINDS = ("scores", "failed", "pairs", "bootstrap", "differences", "methods", "routing")
 #: Those of them that compare methods two by two, and those that compare one with all others and need its name.
 PAIRED = ("pairs", "bootstrap", "differences")
 AGAINST_ONE = ("differences",)
-Record = dict[str, Any]
 #: Scores of one condition: task → method → seed → line of results.
 Scores = dict[str, dict[str, dict[int, Record]]]
 
@@ -156,21 +151,6 @@ def table(records: Iterable[Record], kind: str, failed: Iterable[Record] = (), o
     return "\n".join(parts)
 
 
-def condition(record: Record) -> str:
-    """Return what results must share to be compared, in words."""
-    shared = {name: value for name, value in record["options"].items() if name not in OWN}
-    words = [f"{name.replace('_', ' ')} {value}" for name, value in sorted(shared.items())]
-    if "most_test" in record:
-        words.append(f"test {record['most_test']}")
-    return ", ".join([*words, f"mop {record['versions']['mop']}"])
-
-
-def label(record: Record) -> str:
-    """Return the method with the options that are its own."""
-    own = [f"{name}={record['options'][name]}" for name in OWN if name in record["options"]]
-    return f"{record['method']} ({', '.join(own)})" if own else str(record["method"])
-
-
 def _section(records: Sequence[Record]) -> Section:
     scores: Scores = {}
     failed: Scores = {}
@@ -183,11 +163,7 @@ def _section(records: Sequence[Record]) -> Section:
                 "differ in something that the tables don't show. Keep one of them, or use a result file for each."
             )
         cell[record["seed"]] = record
-    known = list(METHODS)
-    methods = sorted(
-        {label(record) for record in records},
-        key=lambda one: (known.index(one.split(" ")[0]) if one.split(" ")[0] in known else len(known), one),
-    )
+    methods = sorted({label(record) for record in records}, key=in_order)
     return Section(scores, failed, tuple(methods))
 
 
@@ -348,16 +324,11 @@ def _difference_table(scores: Scores, pairs: Sequence[tuple[str, str]]) -> str:
     """Return the paired difference on each task with its interval over distinct inputs, a column for each pair."""
     columns = [{one.task: one for one in by_task(scores, first, second)} for first, second in pairs]
     rows = [
-        [task, *(difference_words(column[task]) if task in column else "—" for column in columns)]
+        [task, *(column[task].words if task in column else "—" for column in columns)]
         for task in sorted(scores)
         if any(task in column for column in columns)
     ]
     return markdown(["task", *(f"{first} − {second}" for first, second in pairs)], rows)
-
-
-def difference_words(pair: TaskPair) -> str:
-    """Return the difference on a task with its interval."""
-    return f"{pair.difference:+.2f} [{pair.paired.low:+.2f}, {pair.paired.high:+.2f}]"
 
 
 def _shared(scores: Scores, methods: Sequence[str]) -> tuple[list[str], list[str]]:

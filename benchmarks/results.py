@@ -38,6 +38,10 @@ class Results:
         """Return the failed cells that no later run has finished, each with its last failure."""
         return [record for record in self._last().values() if "failed" in record]
 
+    def all(self) -> list[dict[str, Any]]:
+        """Return the cells that `read` and `failed` return, from one reading: a pipe can't be read twice."""
+        return list(self._last().values())
+
     def _last(self) -> dict[str, dict[str, Any]]:
         """Return one line for each cell: the first that is finished, or else the last failure."""
         try:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import resource
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -72,33 +76,58 @@ def _alone(cell: Cell, place: Place) -> Record:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_measured, args=(cell, place, theirs, os.getpid()))
-    process.start()
+    # A terminal interrupts both, wherever the run is in its imports; the sweep alone heeds it, and passes it on.
+    heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, heeded)
     theirs.close()
     try:
         said = ours.recv()
+        process.join()
     except EOFError:
         process.join()
         raise ModelError(f"The run of {cell.task} ended with status {process.exitcode} and without a result.") from None
+    except KeyboardInterrupt:
+        _interrupt(process)
+        raise
     finally:
         ours.close()
-        process.join()
     if isinstance(said, MopError):
         raise said
     return dict(said)
 
 
+def _interrupt(process: BaseProcess) -> None:
+    """Interrupt a run and wait for its end, for which it takes the calls on the wire; each further one hurries it."""
+    while process.is_alive():
+        process.terminate()
+        with suppress(KeyboardInterrupt):
+            process.join()
+
+
 def _measured(cell: Cell, place: Place, result: Any, parent: int) -> None:
     end_with(parent)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         record = run_cell(cell, place)
+        result.send({**record, "peak_mib": _peak_mib()})
     except MopError as error:
         result.send(error)
-        return
     except KeyboardInterrupt:
-        raise SystemExit(130) from None  # the sweep gets the interrupt too, and says so
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    result.send({**record, "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10))})
+        raise SystemExit(130) from None
+
+
+def _peak_mib() -> int:
+    """Return the most memory that this process had at once."""
+    with suppress(OSError):
+        # Linux hands the maximum of `getrusage` down to a program that a process starts, so it may be the sweep's own.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        if found := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):
+            return round(int(found[1]) / 2**10)
+    # macOS counts in bytes, others in KiB.
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def sweep_table(records: Sequence[Record]) -> str:

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def endpoint() -> Iterator[FakeEndpoint]:
-    with FakeEndpoint(nearest_demo_answer, latency=0.05) as served:
+    with FakeEndpoint(nearest_demo_answer, latency=0.1) as served:
         yield served
 
 
@@ -45,18 +45,30 @@ def command(data: Path, endpoint: FakeEndpoint, out: Path) -> list[str]:
     return ["sweep", "--data", str(data), "--base-url", endpoint.base_url, *asked, "--out", str(out)]
 
 
-def started(words: list[str], endpoint: FakeEndpoint) -> subprocess.Popen[str]:
-    """Start a sweep in a group of its own, and return when it has asked something."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", *words],
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(lambda: endpoint.served >= 3, 60)
-    return process
+@pytest.fixture
+def start(data: Path, endpoint: FakeEndpoint, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts a sweep in a group of its own, which is killed after the test if it is still there."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def one() -> subprocess.Popen[str]:
+        words = [*command(data, endpoint, tmp_path / "sweep"), "--encoders", "tfidf"]
+        begun.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks", *words],
+                cwd=ROOT,
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return begun[-1]
+
+    yield one
+    for process in begun:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
 
 
 def test_every_run_is_measured_alone_and_none_repeated(
@@ -74,22 +86,43 @@ def test_every_run_is_measured_alone_and_none_repeated(
     assert (tmp_path / "sweep" / "sweep.svg").exists()
 
 
-def test_a_killed_sweep_asks_nothing_more(data: Path, endpoint: FakeEndpoint, tmp_path: Path) -> None:
-    process = started([*command(data, endpoint, tmp_path / "sweep"), "--encoders", "tfidf"], endpoint)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    time.sleep(1)  # twice as long as its run takes to see it
-    served = endpoint.served
-    time.sleep(0.5)
-    assert endpoint.served == served < 60
+def test_a_killed_sweep_asks_nothing_more(endpoint: FakeEndpoint, start: Callable[[], subprocess.Popen[str]]) -> None:
+    process = start()
+    wait_until(lambda: endpoint.served >= 3, 60)
+    process.kill()
+    process.communicate(timeout=60)  # the run has standard error too, so this waits for its end
+    assert endpoint.served < 60, "the whole run asks more"
 
 
-def test_an_interrupted_sweep_says_one_line(data: Path, endpoint: FakeEndpoint, tmp_path: Path) -> None:
-    process = started([*command(data, endpoint, tmp_path / "sweep"), "--encoders", "tfidf"], endpoint)
+@pytest.mark.parametrize("whole_group", [True, False], ids=["by the terminal", "alone"])
+def test_an_interrupted_sweep_ends_with_its_run_and_says_one_line(
+    endpoint: FakeEndpoint, start: Callable[[], subprocess.Popen[str]], whole_group: bool
+) -> None:
+    process = start()
+    wait_until(lambda: endpoint.served >= 3, 60)
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines() == ["interrupted; the same command goes on where it was"]
+    assert endpoint.served < 60, "the whole run asks more"
+
+
+def test_a_run_that_is_interrupted_before_it_asks_anything_says_one_line(
+    start: Callable[[], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start()
+    wait_until((tmp_path / "sweep").exists, 60)  # made just before the first run
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.splitlines() == ["interrupted; the same command goes on where it was"]
+
+
+def test_the_memory_of_a_run_is_its_own_and_not_the_sweeps() -> None:
+    run = "from benchmarks.sweep import _peak_mib; print(_peak_mib())"
+    sweep = f"import subprocess, sys; ballast = b'.' * (700 << 20); subprocess.run([sys.executable, '-c', {run!r}])"
+    said = subprocess.run([sys.executable, "-c", sweep], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 50 < int(said) < 700
 
 
 def test_an_encoder_that_is_not_there_is_found_before_the_first_run(
