@@ -3,10 +3,12 @@
     python -m benchmarks.encoder_alone --data DIR --tasks banking77,hwu64,trec --grid benchmarks/results/grid.jsonl
     python -m benchmarks.encoder_alone
 
-Two ways, which ask no model: the answer of the nearest labelled row, and logistic regression on the vectors (its
-regularization by 5-fold cross-validation). Both learn from the demos and the validation rows of a cell of the grid, all
-of which `mop` may show, and are tested on its test rows; ``--grid`` has the cells of `mop` to compare them with. For
-tasks whose answers are labels. Without ``--data`` it is the help desk's data.
+Three ways, which ask no model: the answer of the nearest labelled row, the same in the answers' projection
+(`mop.embeddings.projection`, fitted to the demos; where a mixture's regions are found there, it is the row that the
+mixture retrieves), and logistic regression on the vectors (its regularization by 5-fold cross-validation). They learn
+from the demos and the validation rows of a cell of the grid, all of which a mixture with retrieval may show, and are
+tested on its test rows; ``--grid`` has the cells of `mop` to compare them with. For tasks whose answers are labels.
+Without ``--data`` it is the help desk's data.
 """
 
 from __future__ import annotations
@@ -17,25 +19,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.arguments import listed
-from benchmarks.conditions import Record, label
+from benchmarks.conditions import Record, condition, label
 from benchmarks.markdown import markdown
 from benchmarks.results import Results
 from benchmarks.splitting import sizes_of, split_task, splits_hash
 from benchmarks.tasks import choose_tasks, load_task
 from mop.datasets import helpdesk
-from mop.embeddings.encoders import Encoder
+from mop.embeddings.encoders import Encoder, Vectors
+from mop.embeddings.projection import fit_projection, project
 from mop.encoding import resolve_encoder
 from mop.errors import DataError, MopError
 from mop.examples import Splits
 from mop.metrics import Metric, get_metric
+from mop.provenance import data_hash
 from mop.search.demos import closed_answers
 from mop.settings import DEFAULT_ENCODER
 from mop.stats import paired_difference, proportion_interval
 
-#: The two ways, as the table names them.
-NEAREST, REGRESSION = "nearest row's answer", "logistic regression"
+#: The ways, as the table names them.
+NEAREST, PROJECTED, REGRESSION = "nearest row", "nearest row, projected", "logistic regression"
 #: Inverse strengths of regularization that cross-validation chooses from.
 STRENGTHS = (1.0, 10.0, 100.0)
 FOLDS = 5
@@ -57,10 +62,18 @@ def answers_alone(splits: Splits, encoder: Encoder, seed: int = 0) -> dict[str, 
     queries = encoder.encode([example.input for example in splits.test])
     folds = KFold(FOLDS, shuffle=True, random_state=seed)
     regression = GridSearchCV(LogisticRegression(max_iter=5000), {"C": STRENGTHS}, cv=folds).fit(vectors, labels)
+    projection = fit_projection(vectors[: len(splits.train)], [example.output for example in splits.train])
+    near = _nearest(project(queries, projection), project(vectors, projection))
     return {
-        NEAREST: labels[(queries @ vectors.T).argmax(axis=1)].tolist(),
+        NEAREST: labels[_nearest(queries, vectors)].tolist(),
+        PROJECTED: labels[near].tolist(),
         REGRESSION: regression.predict(queries).tolist(),
     }
+
+
+def _nearest(queries: Vectors, rows: Vectors) -> NDArray[np.intp]:
+    """Return the nearest row of each query; both have unit length."""
+    return np.asarray((queries @ rows.T).argmax(axis=1), dtype=np.intp)
 
 
 def row(name: str, splits: Splits, encoder: Encoder, metric: Metric, seed: int, ours: Record | None) -> list[str]:
@@ -71,7 +84,7 @@ def row(name: str, splits: Splits, encoder: Encoder, metric: Metric, seed: int, 
     }
     words = [name, str(len(splits.test)), *map(_with_interval, scores.values())]
     if ours is None:
-        return [*words, "—", "—", "—"]
+        return [*words, *["—"] * (1 + len(scores))]
     differences = [paired_difference(ours["scores"], theirs) for theirs in scores.values()]
     each = [f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for one in differences]
     return [*words, _with_interval(ours["scores"]), *each]
@@ -83,16 +96,21 @@ def _with_interval(scores: Sequence[float]) -> str:
 
 
 def _of_mop(path: str | None, task: str, seed: int, splits: Splits) -> Record | None:
-    """Return the newest cell of `mop` that learned and was tested on the same rows."""
+    """Return the newest cell of `mop` that learned from and was tested on the same rows.
+
+    Raises DataError if there are some under different conditions.
+    """
     if path is None:
         return None
-    wanted = splits_hash(splits.test)
+    wanted = {"learn": data_hash(splits), "test": splits_hash(splits.test)}
     found = [
         record
         for record in Results(Path(path)).all()
         if (record["task"], record["seed"], label(record)) == (task, seed, "mop") and "failed" not in record
-        if record["splits_sha256"]["test"] == wanted
+        if record["splits_sha256"] == wanted
     ]
+    if len(conditions := sorted({condition(record) for record in found})) > 1:
+        raise DataError(f"{path} has cells of mop on {task} under several conditions: {'; '.join(conditions)}.")
     return max(found, key=lambda record: (record["era"], record["finished"]), default=None)
 
 
@@ -124,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MopError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    sys.stdout.write(markdown(["task", "test", NEAREST, REGRESSION, "mop", "mop − nearest", "mop − regression"], rows))
+    ways = (NEAREST, PROJECTED, REGRESSION)
+    sys.stdout.write(markdown(["task", "test", *ways, "mop", *(f"mop − {way}" for way in ways)], rows))
     return 0
 
 
