@@ -82,8 +82,8 @@ def _alone(cell: Cell, place: Place) -> Record:
         process.start()
     finally:
         signal.signal(signal.SIGINT, heeded)
-    theirs.close()
     try:
+        theirs.close()
         said = ours.recv()
         process.join()
     except EOFError:
