@@ -34,12 +34,8 @@ class Results:
         """
         return {key: record for key, record in self._last().items() if "failed" not in record}
 
-    def failed(self) -> list[dict[str, Any]]:
-        """Return the failed cells that no later run has finished, each with its last failure."""
-        return [record for record in self._last().values() if "failed" in record]
-
     def all(self) -> list[dict[str, Any]]:
-        """Return the cells that `read` and `failed` return, from one reading: a pipe can't be read twice."""
+        """Return the finished cells and the failed ones that no later run has finished, each with its last failure."""
         return list(self._last().values())
 
     def _last(self) -> dict[str, dict[str, Any]]:

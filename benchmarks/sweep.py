@@ -76,13 +76,8 @@ def _alone(cell: Cell, place: Place) -> Record:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_measured, args=(cell, place, theirs, os.getpid()))
-    # A terminal interrupts both, wherever the run is in its imports; the sweep alone heeds it, and passes it on.
-    heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process.start()
-    finally:
-        signal.signal(signal.SIGINT, heeded)
-    try:
+        _start(process)
         theirs.close()
         said = ours.recv()
         process.join()
@@ -97,6 +92,16 @@ def _alone(cell: Cell, place: Place) -> Record:
     if isinstance(said, MopError):
         raise said
     return dict(said)
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a run that is deaf to the terminal's interrupts: the sweep alone heeds them, and passes them on."""
+    # Blocked, which a new process takes over, and not ignored: one that comes now is heeded when the run has started.
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def _interrupt(process: BaseProcess) -> None:
